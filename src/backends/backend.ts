@@ -1,0 +1,83 @@
+/**
+ * What a backend is: a place that holds weights and runs plans. It knows no model, no quantization
+ * method and no pipeline; it sees ops, the one weight layout, and byte offsets.
+ */
+
+import type { HostTensor } from "../tensor/host_tensor.ts";
+import type { QuantizedTensor } from "../quantization/quantized_tensor.ts";
+import type { Plan, PlanWeight } from "../plan/plan.ts";
+import type { OpName } from "../ops/op_table.ts";
+
+/** A weight as it is stored: dense or quantized. */
+export type StoredWeight =
+  | { readonly kind: "dense"; readonly tensor: HostTensor }
+  | { readonly kind: "quantized"; readonly tensor: QuantizedTensor };
+
+/** Gives weights by name, one at a time, so that no more than one is held beside the uploaded ones. */
+export interface WeightSource {
+  read(weight: PlanWeight): Promise<StoredWeight>;
+}
+
+/** What a backend can hold. */
+export interface BackendLimits {
+  /** Bytes of weights that may stay resident on the device; the rest streams in. */
+  readonly residentWeightBytes: number;
+  /** Bytes for the intermediates of one plan. */
+  readonly arenaBytes: number;
+}
+
+/** Bytes in use now and the most so far, as the backend's own allocators counted them. */
+export interface MemoryUse {
+  /** Weights in their home (device or host), with scales and tables. */
+  readonly weights: number;
+  /** Intermediates, inputs, outputs and constants. */
+  readonly arena: number;
+  /** Per-worker scratch and streaming slots. */
+  readonly scratch: number;
+  /** The most of all of it at once. */
+  readonly peak: number;
+}
+
+/** Weights held by a backend; programs of several sizes may share them. */
+export interface WeightSet {
+  readonly bytes: number;
+  /** Frees them; programs over them must have been released. */
+  release(): Promise<void>;
+}
+
+/** Options of loading weights. */
+export interface LoadOptions {
+  readonly signal?: AbortSignal;
+  /** Called after each weight. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** A plan ready to run. Inputs keep their values from run to run until written again. */
+export interface Program {
+  readonly plan: Plan;
+  write(input: string, tensor: HostTensor): void;
+  /** Runs all steps. Aborting ends within one step of the plan and leaves the program usable. */
+  run(options?: { signal?: AbortSignal }): Promise<void>;
+  /** A copy of an output after `run`. */
+  read(output: string): HostTensor;
+  release(): void;
+}
+
+/** A backend. */
+export interface Backend {
+  readonly name: string;
+  readonly limits: BackendLimits;
+  /** Whether an optional (fused) op runs here; a plan for this backend decomposes the others. */
+  supports(op: OpName): boolean;
+  /** Bytes the backend needs beside weights and arena to run this plan (scratch, slots). */
+  scratchBytes(plan: Plan): number;
+  loadWeights(
+    weights: readonly PlanWeight[],
+    source: WeightSource,
+    options?: LoadOptions,
+  ): Promise<WeightSet>;
+  compile(plan: Plan, weights: WeightSet): Promise<Program>;
+  memory(): MemoryUse;
+  /** Ends workers and frees everything; further calls throw `closed`. */
+  close(): Promise<void>;
+}

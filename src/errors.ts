@@ -1,0 +1,78 @@
+/** The one error class of halftone: every failure a user can meet has a stable `code`. */
+
+/** Stable, documented codes; `docs/errors.md` lists what each means. */
+export type ErrorCode =
+  | "invalid_argument" // a call or option that cannot be meant
+  | "invalid_config" // a config.json that is malformed or absurd
+  | "invalid_safetensors" // a safetensors file that breaks the format
+  | "unsupported_file" // pickle, zip, gzip and other containers we refuse
+  | "unsupported" // a known feature that this version lacks
+  | "missing_file"
+  | "missing_tensor"
+  | "unexpected_tensor"
+  | "tensor_shape_mismatch"
+  | "non_finite_weight"
+  | "unsafe_path" // a shard name that leaves the model folder
+  | "model_not_found"
+  | "quantization_config"
+  | "out_of_memory"
+  | "plan_invalid"
+  | "backend_unavailable"
+  | "backend_failed"
+  | "write_failed"
+  | "aborted"
+  | "closed";
+
+/** Where the fault lies and what was compared; every field is optional. */
+export interface ErrorDetail {
+  /** The file at fault. */
+  file?: string;
+  /** The tensor at fault. */
+  tensor?: string;
+  /** The option, config key or header field at fault. */
+  field?: string;
+  /** What was there. */
+  found?: unknown;
+  /** What should have been there. */
+  expected?: unknown;
+  /** What the user can do. */
+  remedy?: string;
+}
+
+/** An error with a stable code, the place, what was found and expected, and the remedy. */
+export class HalftoneError extends Error {
+  override readonly name = "HalftoneError";
+  /** The stable code. */
+  readonly code: ErrorCode;
+  /** The place and the values. */
+  readonly detail: ErrorDetail;
+
+  constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}, cause?: unknown) {
+    super(describe(message, detail), cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.detail = detail;
+  }
+}
+
+function describe(message: string, detail: ErrorDetail): string {
+  const place = [
+    detail.file && `file ${quote(detail.file)}`,
+    detail.tensor && `tensor ${quote(detail.tensor)}`,
+    detail.field && `field ${quote(detail.field)}`,
+  ].filter(Boolean).join(", ");
+  const values = [
+    detail.found !== undefined && `found ${quote(detail.found)}`,
+    detail.expected !== undefined && `expected ${quote(detail.expected)}`,
+  ].filter(Boolean).join(", ");
+  return [
+    place ? `${message} (${place})` : message,
+    values,
+    detail.remedy,
+  ].filter(Boolean).join(". ");
+}
+
+function quote(value: unknown): string {
+  const text = typeof value === "string" ? value : JSON.stringify(value) ?? String(value);
+  const short = text.length > 200 ? `${text.slice(0, 200)}...` : text;
+  return typeof value === "string" ? `"${short}"` : short;
+}
