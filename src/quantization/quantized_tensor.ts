@@ -4,6 +4,10 @@
  *
  *     w[o, i] = value(code[o, i]) * scale(group) + offset(group)
  *
+ * A float scale may carry a constant `multiplier`, as LLM.int8() does (scale: the row's absmax as
+ * stored, multiplier: 1 / 127): then w = (value * scale) * multiplier + offset, in this order. Every
+ * product and sum is rounded to float32.
+ *
  * A quantizer turns its library's bytes into this and back without loss; a backend has one matmul
  * over it. See docs/architecture.md, "One weight layout".
  */
@@ -18,8 +22,8 @@ export type CodeValue =
 
 /** How the scales (or offsets) of the groups are stored. */
 export type ScaleLayout =
-  /** One float per group. */
-  | { readonly kind: "float"; readonly dtype: ScaleDType }
+  /** One float per group; `multiplier` (1 when absent) is a constant multiplied in last. */
+  | { readonly kind: "float"; readonly dtype: ScaleDType; readonly multiplier?: number }
   /** value(code) * super[group / superGroupSize] + constant, one code per group. */
   | {
     readonly kind: "coded";
