@@ -1,0 +1,21 @@
+/** The files of the repository, as git sees them: tracked, and new ones that are not ignored. */
+
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+
+/** Paths from the repository's root, sorted. */
+export function sourceFiles(extension = ""): string[] {
+  const listed = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
+    encoding: "utf8",
+  });
+  return [...new Set(listed.split("\n"))]
+    .filter((path) => path !== "" && path.endsWith(extension) && existsSync(path))
+    .sort();
+}
+
+/** Prints the faults and ends with their count as failure, or says that all is well. */
+export function report(subject: string, faults: readonly string[]): void {
+  for (const fault of faults) console.error(fault);
+  console.log(`${subject}: ${faults.length === 0 ? "ok" : `${faults.length} faults`}`);
+  if (faults.length > 0) process.exitCode = 1;
+}
