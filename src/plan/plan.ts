@@ -86,7 +86,10 @@ export interface Plan {
   readonly weights: readonly PlanWeight[];
   readonly inputs: Readonly<Record<string, ActivationOperand>>;
   readonly outputs: Readonly<Record<string, ActivationOperand>>;
-  readonly constants: readonly { readonly operand: ActivationOperand; readonly value: HostTensor }[];
+  readonly constants: readonly {
+    readonly operand: ActivationOperand;
+    readonly value: HostTensor;
+  }[];
   /** Bytes of the arena. */
   readonly arenaBytes: number;
   /** Bytes of all weights. */
