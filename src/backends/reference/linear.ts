@@ -1,0 +1,34 @@
+/** linear: x times a weight in any layout, with everything that is fused to its end. */
+
+import type { OpAttributes } from "../../ops/op_table.ts";
+import { dotProducts, type Vectors } from "./dot.ts";
+import { epilogue } from "./epilogue.ts";
+import { runLlmInt8 } from "./llm_int8.ts";
+import type { StepContext } from "./step_context.ts";
+import { type MatrixView, matrixView } from "./strided_view.ts";
+
+/** x [m, k], weight [n, k] -> output [m, n] = residual + gate * act(x weight^T + bias). */
+export function runLinear(context: StepContext, attributes: OpAttributes["linear"]): void {
+  const x = matrixView(context.input(0));
+  const sink = epilogue({
+    output: context.output,
+    bias: context.optionalInput(2),
+    gate: context.optionalInput(3),
+    residual: context.optionalInput(4),
+  }, attributes.activation);
+  if (attributes.activations.kind === "llm_int8") {
+    return runLlmInt8(context, x, attributes.activations.threshold, sink);
+  }
+  dotProducts(matrixRows(x), matrixRows(matrixView(context.input(1))), x.columns, sink);
+}
+
+/** The rows of a matrix as vectors. */
+export function matrixRows(matrix: MatrixView): Vectors {
+  return {
+    data: matrix.data,
+    offset: matrix.offset,
+    count: matrix.rows,
+    stride: matrix.rowStride,
+    step: 1,
+  };
+}
