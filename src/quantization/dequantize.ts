@@ -60,7 +60,7 @@ export function decodeScales(layout: ScaleLayout, data: ScaleData, groups: numbe
   const scales = new Float32Array(groups);
   for (let group = 0; group < groups; group++) {
     const product = values[codes[group]] * supers[Math.floor(group / layout.superGroupSize)];
-    scales[group] = layout.constant === 0 ? product : fround(product) + layout.constant;
+    scales[group] = data.constant === 0 ? product : fround(product) + data.constant;
   }
   return scales;
 }

@@ -24,14 +24,13 @@ export type CodeValue =
 export type ScaleLayout =
   /** One float per group; `multiplier` (1 when absent) is a constant multiplied in last. */
   | { readonly kind: "float"; readonly dtype: ScaleDType; readonly multiplier?: number }
-  /** value(code) * super[group / superGroupSize] + constant, one code per group. */
+  /** value(code) * super[group / superGroupSize] + constant, one code per group (the data hold the constant). */
   | {
     readonly kind: "coded";
     readonly bits: number;
     readonly value: CodeValue;
     readonly superGroupSize: number;
     readonly superDtype: ScaleDType;
-    readonly constant: number;
   };
 
 /** Types a stored scale may have. */
@@ -48,10 +47,18 @@ export interface QuantizedLayout {
   readonly offset: ScaleLayout | null;
 }
 
-/** The data of the scales (or offsets): `values` [groups] when "float", codes and supers when "coded". */
+/**
+ * The data of the scales (or offsets): `values` [groups] when "float"; codes, supers and the constant
+ * (float32, 0 for none) when "coded". A layout is thus known before its weight is read or quantized.
+ */
 export type ScaleData =
   | { readonly kind: "float"; readonly values: HostTensor }
-  | { readonly kind: "coded"; readonly codes: Uint8Array; readonly supers: HostTensor };
+  | {
+    readonly kind: "coded";
+    readonly codes: Uint8Array;
+    readonly supers: HostTensor;
+    readonly constant: number;
+  };
 
 /**
  * A quantized matrix [rows, columns].
