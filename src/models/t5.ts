@@ -1,0 +1,186 @@
+/**
+ * T5EncoderModel: the text encoder of FLUX.1's second prompt. Attention has a learned bias by
+ * distance instead of position embeddings and no scale; padding is attended like text.
+ *
+ * After Transformers, src/transformers/models/t5/modeling_t5.py.
+ */
+
+import type { Graph, Tensor } from "../ops/graph.ts";
+import { add, attention, embedding, multiply, rmsNorm } from "../ops/builders.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import { log } from "../tensor/math.ts";
+import { type Config, configNumber, configString } from "../io/config.ts";
+import { CONFIG_LIMITS } from "./config_limits.ts";
+import { activationByName, projection } from "./layers.ts";
+
+/** config.json of T5EncoderModel with the class defaults applied. */
+export interface T5Config {
+  readonly vocabSize: number;
+  readonly dModel: number;
+  /** Features per head. */
+  readonly dKv: number;
+  /** Features inside the feed-forward layers. */
+  readonly dFf: number;
+  readonly numLayers: number;
+  readonly numHeads: number;
+  readonly relativeAttentionNumBuckets: number;
+  readonly relativeAttentionMaxDistance: number;
+  readonly layerNormEpsilon: number;
+  /** Name of the activation, from `feed_forward_proj`. */
+  readonly denseActFn: string;
+  /** Whether the activation gates a second projection, from `feed_forward_proj`. */
+  readonly isGatedAct: boolean;
+}
+
+/** The encoder of T5 and T5 v1.1, for any config. */
+export class T5EncoderModel {
+  /** The parsed config.json. */
+  readonly config: T5Config;
+  readonly #activation: (x: Tensor) => Tensor;
+
+  /** Takes the content of config.json; throws `invalid_config`. */
+  constructor(config: Config) {
+    this.config = parseT5Config(config);
+    this.#activation = activationByName(this.config.denseActFn, "feed_forward_proj");
+  }
+
+  /** Features of an encoded token. */
+  get hiddenSize(): number {
+    return this.config.dModel;
+  }
+
+  /** Whether a checkpoint tensor is the weight of a linear layer. */
+  isLinearWeight(name: string): boolean {
+    return /\.(SelfAttention\.[qkvo]|DenseReluDense\.(wi|wi_0|wi_1|wo))\.weight$/.test(name);
+  }
+
+  /** Input: ids int32 [tokens]. Output: states [tokens, hiddenSize]. */
+  captureEncode(graph: Graph, sizes: { readonly tokens: number }): void {
+    const { dModel, vocabSize, numLayers } = this.config;
+    const ids = graph.input("ids", [sizes.tokens], "int32");
+    const table = graph.weight(embeddingName(graph), [vocabSize, dModel]);
+    const bias = this.#positionBias(graph, sizes.tokens); // [heads, tokens, tokens]
+    let x = embedding(ids, table); // [tokens, d_model]
+    for (let block = 0; block < numLayers; block++) {
+      x = this.#attentionLayer(graph, x, `encoder.block.${block}.layer.0`, bias);
+      x = this.#feedForwardLayer(graph, x, `encoder.block.${block}.layer.1`);
+    }
+    graph.output("states", this.#norm(graph, x, "encoder.final_layer_norm"));
+  }
+
+  #attentionLayer(graph: Graph, x: Tensor, name: string, bias: Tensor): Tensor {
+    const { numHeads: heads, dKv, dModel } = this.config;
+    const h = this.#norm(graph, x, `${name}.layer_norm`);
+    const project = (part: string): Tensor =>
+      projection(graph, h, `${name}.SelfAttention.${part}`, heads * dKv);
+    const attended = attention(project("q"), project("k"), project("v"), { heads, scale: 1, bias });
+    return add(x, projection(graph, attended, `${name}.SelfAttention.o`, dModel));
+  }
+
+  #feedForwardLayer(graph: Graph, x: Tensor, name: string): Tensor {
+    const { dFf, dModel, isGatedAct } = this.config;
+    const h = this.#norm(graph, x, `${name}.layer_norm`);
+    const project = (part: string): Tensor =>
+      projection(graph, h, `${name}.DenseReluDense.${part}`, dFf);
+    const hidden = isGatedAct
+      ? multiply(this.#activation(project("wi_0")), project("wi_1"))
+      : this.#activation(project("wi"));
+    return add(x, projection(graph, hidden, `${name}.DenseReluDense.wo`, dModel));
+  }
+
+  #norm(graph: Graph, x: Tensor, name: string): Tensor {
+    const weight = graph.weight(`${name}.weight`, [this.config.dModel]);
+    return rmsNorm(x, { epsilon: this.config.layerNormEpsilon, weight });
+  }
+
+  /** The first block's table by distance, shared by all blocks: [heads, tokens, tokens]. */
+  #positionBias(graph: Graph, tokens: number): Tensor {
+    const { numHeads, relativeAttentionNumBuckets: buckets } = this.config;
+    const name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+    const table = graph.weight(name, [buckets, numHeads]);
+    const ids = graph.constant(HostTensor.fromInt32(this.#bucketIds(tokens)));
+    return embedding(ids, table).reshape([tokens, tokens, numHeads]).permute([2, 0, 1]);
+  }
+
+  /** The bucket of every (query, key) pair, row by row. */
+  #bucketIds(tokens: number): Int32Array {
+    const { relativeAttentionNumBuckets, relativeAttentionMaxDistance } = this.config;
+    const byDelta = Int32Array.from(
+      { length: 2 * tokens - 1 },
+      (_, index) =>
+        relativePositionBucket(
+          index - (tokens - 1),
+          relativeAttentionNumBuckets,
+          relativeAttentionMaxDistance,
+        ),
+    );
+    const ids = new Int32Array(tokens * tokens);
+    for (let query = 0; query < tokens; query++) {
+      const start = tokens - 1 - query;
+      ids.set(byDelta.subarray(start, start + tokens), query * tokens);
+    }
+    return ids;
+  }
+}
+
+/**
+ * The bucket of delta = key - query: half of the buckets for keys ahead; in each half one bucket per
+ * near distance, then buckets that widen logarithmically up to `maxDistance`.
+ */
+export function relativePositionBucket(
+  delta: number,
+  buckets: number,
+  maxDistance: number,
+): number {
+  const perSide = Math.floor(buckets / 2);
+  const side = delta > 0 ? perSide : 0;
+  const distance = Math.abs(delta);
+  const exact = Math.floor(perSide / 2);
+  if (distance < exact) return side + distance;
+  return side + Math.min(perSide - 1, exact + logBucket(distance, exact, perSide, maxDistance));
+}
+
+/** PyTorch evaluates this in float32, and 2 ^ k distances sit on its edges: round as it does. */
+function logBucket(distance: number, exact: number, perSide: number, maxDistance: number): number {
+  const ratio = Math.fround(log(Math.fround(distance / exact)));
+  const scaled = Math.fround(ratio / Math.fround(Math.log(maxDistance / exact)));
+  return Math.trunc(Math.fround(scaled * (perSide - exact)));
+}
+
+/** Checkpoints store the embedding as "shared" and may repeat it, or store the alias alone. */
+function embeddingName(graph: Graph): string {
+  const alias = "encoder.embed_tokens.weight";
+  return !graph.has("shared.weight") && graph.has(alias) ? alias : "shared.weight";
+}
+
+function parseT5Config(config: Config): T5Config {
+  const { layers, heads, features, vocabulary } = CONFIG_LIMITS;
+  const feedForward = configString(config, "feed_forward_proj", { default: "relu" }).split("-");
+  const act = feedForward[feedForward.length - 1];
+  const isGatedAct = feedForward.length > 1 && feedForward[0] === "gated";
+  return {
+    vocabSize: configNumber(config, "vocab_size", { default: 32128, min: 1, max: vocabulary }),
+    dModel: configNumber(config, "d_model", { default: 512, min: 1, max: features }),
+    dKv: configNumber(config, "d_kv", { default: 64, min: 1, max: features }),
+    dFf: configNumber(config, "d_ff", { default: 2048, min: 1, max: features }),
+    numLayers: configNumber(config, "num_layers", { default: 6, min: 1, max: layers }),
+    numHeads: configNumber(config, "num_heads", { default: 8, min: 1, max: heads }),
+    relativeAttentionNumBuckets: configNumber(config, "relative_attention_num_buckets", {
+      default: 32,
+      min: 4,
+      max: 1 << 16,
+    }),
+    relativeAttentionMaxDistance: configNumber(config, "relative_attention_max_distance", {
+      default: 128,
+      min: 1,
+      max: 1 << 20,
+    }),
+    layerNormEpsilon: configNumber(config, "layer_norm_epsilon", {
+      default: 1e-6,
+      min: Number.MIN_VALUE,
+      integer: false,
+    }),
+    denseActFn: isGatedAct && act === "gelu" ? "gelu_new" : act,
+    isGatedAct,
+  };
+}
