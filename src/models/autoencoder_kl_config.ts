@@ -8,7 +8,7 @@ import {
   configString,
   invalidConfig,
 } from "../io/config.ts";
-import { CONFIG_LIMITS, requireLayerTypes } from "./config_limits.ts";
+import { CONFIG_LIMITS, configCount, requireLayerTypes } from "./config_limits.ts";
 
 /** config.json of AutoencoderKL with the class defaults applied. */
 export interface AutoencoderKLConfig {
@@ -34,16 +34,16 @@ export function parseAutoencoderKLConfig(config: Config): AutoencoderKLConfig {
   requireLayerTypes(config, "down_block_types", "DownEncoderBlock2D");
   requireLayerTypes(config, "up_block_types", "UpDecoderBlock2D");
   const parsed = {
-    inChannels: configNumber(config, "in_channels", { default: 3, min: 1, max: features }),
-    outChannels: configNumber(config, "out_channels", { default: 3, min: 1, max: features }),
-    latentChannels: configNumber(config, "latent_channels", { default: 4, min: 1, max: features }),
+    inChannels: configCount(config, "in_channels", 3, features),
+    outChannels: configCount(config, "out_channels", 3, features),
+    latentChannels: configCount(config, "latent_channels", 4, features),
     blockOutChannels: configNumbers(config, "block_out_channels", {
       default: [64],
       min: 1,
       max: features,
     }),
-    layersPerBlock: configNumber(config, "layers_per_block", { default: 1, min: 1, max: layers }),
-    normNumGroups: configNumber(config, "norm_num_groups", { default: 32, min: 1, max: features }),
+    layersPerBlock: configCount(config, "layers_per_block", 1, layers),
+    normNumGroups: configCount(config, "norm_num_groups", 32, features),
     actFn: configString(config, "act_fn", { default: "silu" }),
     scalingFactor: configNumber(config, "scaling_factor", {
       default: 0.18215,

@@ -9,7 +9,7 @@ import type { Graph, Tensor } from "../ops/graph.ts";
 import { add, attention, embedding } from "../ops/builders.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { type Config, configNumber, configString, invalidConfig } from "../io/config.ts";
-import { CONFIG_LIMITS } from "./config_limits.ts";
+import { CONFIG_LIMITS, configCount } from "./config_limits.ts";
 import { activationByName, layerNormLayer, linearLayer } from "./layers.ts";
 
 /** config.json of CLIPTextModel with the class defaults applied. */
@@ -108,35 +108,19 @@ function parseClipTextConfig(whole: Config): ClipTextConfig {
   const config = typeof nested === "object" && nested !== null ? nested as Config : whole;
   const { layers, heads, features, vocabulary, tokens } = CONFIG_LIMITS;
   const parsed = {
-    vocabSize: configNumber(config, "vocab_size", { default: 49408, min: 1, max: vocabulary }),
-    hiddenSize: configNumber(config, "hidden_size", { default: 512, min: 1, max: features }),
-    intermediateSize: configNumber(config, "intermediate_size", {
-      default: 2048,
-      min: 1,
-      max: features,
-    }),
-    numHiddenLayers: configNumber(config, "num_hidden_layers", {
-      default: 12,
-      min: 1,
-      max: layers,
-    }),
-    numAttentionHeads: configNumber(config, "num_attention_heads", {
-      default: 8,
-      min: 1,
-      max: heads,
-    }),
-    maxPositionEmbeddings: configNumber(config, "max_position_embeddings", {
-      default: 77,
-      min: 1,
-      max: tokens,
-    }),
+    vocabSize: configCount(config, "vocab_size", 49408, vocabulary),
+    hiddenSize: configCount(config, "hidden_size", 512, features),
+    intermediateSize: configCount(config, "intermediate_size", 2048, features),
+    numHiddenLayers: configCount(config, "num_hidden_layers", 12, layers),
+    numAttentionHeads: configCount(config, "num_attention_heads", 8, heads),
+    maxPositionEmbeddings: configCount(config, "max_position_embeddings", 77, tokens),
     hiddenAct: configString(config, "hidden_act", { default: "quick_gelu" }),
     layerNormEps: configNumber(config, "layer_norm_eps", {
       default: 1e-5,
       min: Number.MIN_VALUE,
       integer: false,
     }),
-    eosTokenId: configNumber(config, "eos_token_id", { default: 49407, min: 0, max: vocabulary }),
+    eosTokenId: configCount(config, "eos_token_id", 49407, vocabulary, 0),
   };
   if (parsed.hiddenSize % parsed.numAttentionHeads !== 0) {
     const expected = `a multiple of num_attention_heads ${parsed.numAttentionHeads}`;

@@ -1,6 +1,6 @@
 /** Bounds on configs: far above any published model, far below what could not be allocated. */
 
-import { type Config, configStrings } from "../io/config.ts";
+import { type Config, configNumber, configStrings } from "../io/config.ts";
 import { HalftoneError } from "../errors.ts";
 
 /** Largest values a config may ask for, so that a wild number fails at its key. */
@@ -11,6 +11,17 @@ export const CONFIG_LIMITS = {
   vocabulary: 1 << 24,
   tokens: 1 << 20,
 } as const;
+
+/** An integer of the config from `min` to `max`. Throws `invalid_config` naming the key. */
+export function configCount(
+  config: Config,
+  key: string,
+  fallback: number,
+  max: number,
+  min = 1,
+): number {
+  return configNumber(config, key, { default: fallback, min, max });
+}
 
 /** Refuses layer types other than `known` in a list of class names, as `unsupported`. */
 export function requireLayerTypes(config: Config, key: string, known: string): void {

@@ -7,7 +7,7 @@ import {
   configNumbers,
   invalidConfig,
 } from "../io/config.ts";
-import { CONFIG_LIMITS } from "./config_limits.ts";
+import { CONFIG_LIMITS, configCount } from "./config_limits.ts";
 
 /** config.json of FluxTransformer2DModel with the class defaults applied. */
 export interface FluxTransformerConfig {
@@ -34,40 +34,16 @@ export interface FluxTransformerConfig {
 /** Parses config.json; throws `invalid_config` naming the key. */
 export function parseFluxTransformerConfig(config: Config): FluxTransformerConfig {
   const { layers, heads, features } = CONFIG_LIMITS;
-  const inChannels = configNumber(config, "in_channels", { default: 64, min: 1, max: features });
+  const inChannels = configCount(config, "in_channels", 64, features);
   const parsed = {
     inChannels,
-    outChannels: configNumber(config, "out_channels", {
-      default: inChannels,
-      min: 1,
-      max: features,
-    }),
-    numLayers: configNumber(config, "num_layers", { default: 19, min: 0, max: layers }),
-    numSingleLayers: configNumber(config, "num_single_layers", {
-      default: 38,
-      min: 0,
-      max: layers,
-    }),
-    attentionHeadDim: configNumber(config, "attention_head_dim", {
-      default: 128,
-      min: 1,
-      max: features,
-    }),
-    numAttentionHeads: configNumber(config, "num_attention_heads", {
-      default: 24,
-      min: 1,
-      max: heads,
-    }),
-    jointAttentionDim: configNumber(config, "joint_attention_dim", {
-      default: 4096,
-      min: 1,
-      max: features,
-    }),
-    pooledProjectionDim: configNumber(config, "pooled_projection_dim", {
-      default: 768,
-      min: 1,
-      max: features,
-    }),
+    outChannels: configCount(config, "out_channels", inChannels, features),
+    numLayers: configCount(config, "num_layers", 19, layers, 0),
+    numSingleLayers: configCount(config, "num_single_layers", 38, layers, 0),
+    attentionHeadDim: configCount(config, "attention_head_dim", 128, features),
+    numAttentionHeads: configCount(config, "num_attention_heads", 24, heads),
+    jointAttentionDim: configCount(config, "joint_attention_dim", 4096, features),
+    pooledProjectionDim: configCount(config, "pooled_projection_dim", 768, features),
     guidanceEmbeds: configBoolean(config, "guidance_embeds", false),
     axesDimsRope: configNumbers(config, "axes_dims_rope", {
       default: [16, 56, 56],
@@ -75,7 +51,7 @@ export function parseFluxTransformerConfig(config: Config): FluxTransformerConfi
       max: features,
     }),
   };
-  configNumber(config, "patch_size", { default: 1, min: 1, max: 1 });
+  configCount(config, "patch_size", 1, 1);
   checkAxes(parsed);
   return parsed;
 }

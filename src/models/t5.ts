@@ -10,7 +10,7 @@ import { add, attention, embedding, multiply, rmsNorm } from "../ops/builders.ts
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { log } from "../tensor/math.ts";
 import { type Config, configNumber, configString } from "../io/config.ts";
-import { CONFIG_LIMITS } from "./config_limits.ts";
+import { CONFIG_LIMITS, configCount } from "./config_limits.ts";
 import { activationByName, projection } from "./layers.ts";
 
 /** config.json of T5EncoderModel with the class defaults applied. */
@@ -159,22 +159,25 @@ function parseT5Config(config: Config): T5Config {
   const act = feedForward[feedForward.length - 1];
   const isGatedAct = feedForward.length > 1 && feedForward[0] === "gated";
   return {
-    vocabSize: configNumber(config, "vocab_size", { default: 32128, min: 1, max: vocabulary }),
-    dModel: configNumber(config, "d_model", { default: 512, min: 1, max: features }),
-    dKv: configNumber(config, "d_kv", { default: 64, min: 1, max: features }),
-    dFf: configNumber(config, "d_ff", { default: 2048, min: 1, max: features }),
-    numLayers: configNumber(config, "num_layers", { default: 6, min: 1, max: layers }),
-    numHeads: configNumber(config, "num_heads", { default: 8, min: 1, max: heads }),
-    relativeAttentionNumBuckets: configNumber(config, "relative_attention_num_buckets", {
-      default: 32,
-      min: 4,
-      max: 1 << 16,
-    }),
-    relativeAttentionMaxDistance: configNumber(config, "relative_attention_max_distance", {
-      default: 128,
-      min: 1,
-      max: 1 << 20,
-    }),
+    vocabSize: configCount(config, "vocab_size", 32128, vocabulary),
+    dModel: configCount(config, "d_model", 512, features),
+    dKv: configCount(config, "d_kv", 64, features),
+    dFf: configCount(config, "d_ff", 2048, features),
+    numLayers: configCount(config, "num_layers", 6, layers),
+    numHeads: configCount(config, "num_heads", 8, heads),
+    relativeAttentionNumBuckets: configCount(
+      config,
+      "relative_attention_num_buckets",
+      32,
+      1 << 16,
+      4,
+    ),
+    relativeAttentionMaxDistance: configCount(
+      config,
+      "relative_attention_max_distance",
+      128,
+      1 << 20,
+    ),
     layerNormEpsilon: configNumber(config, "layer_norm_epsilon", {
       default: 1e-6,
       min: Number.MIN_VALUE,
