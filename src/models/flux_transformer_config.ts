@@ -1,12 +1,6 @@
 /** The config of FluxTransformer2DModel. */
 
-import {
-  type Config,
-  configBoolean,
-  configNumber,
-  configNumbers,
-  invalidConfig,
-} from "../io/config.ts";
+import { type Config, configBoolean, configNumbers, invalidConfig } from "../io/config.ts";
 import { CONFIG_LIMITS, configCount } from "./config_limits.ts";
 
 /** config.json of FluxTransformer2DModel with the class defaults applied. */
