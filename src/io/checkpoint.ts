@@ -1,0 +1,289 @@
+/**
+ * Checkpoints: the tensors of one component, in one safetensors file or several, read one at a time
+ * by byte range.
+ */
+
+import { HalftoneError } from "../errors.ts";
+import type { ByteSource } from "../runtime/byte_source.ts";
+import {
+  folderOf,
+  joinPath,
+  listFolder,
+  nameOf,
+  openFileSource,
+  readTextFile,
+  realPath,
+  statPath,
+} from "../runtime/files.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import type { Shape } from "../tensor/shape.ts";
+import type { Config } from "./config.ts";
+import { checkFinite } from "./finite.ts";
+import { JsonFault, parseStrictJson } from "./json.ts";
+import { MAGIC_LENGTH } from "./magic.ts";
+import {
+  parseSafetensorsHeader,
+  PREFIX_BYTES,
+  type SafetensorsHeader,
+  safetensorsHeaderLength,
+} from "./safetensors.ts";
+import { INDEX_LIMITS, parseShardIndex, type ShardIndex } from "./shard_index.ts";
+import { chooseWeightFile, noWeights, type WeightFileOptions } from "./weight_files.ts";
+
+/** A tensor of a checkpoint. */
+export interface TensorEntry {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: Shape;
+  /** Bytes of its data. */
+  readonly bytes: number;
+  /** The file it is in. */
+  readonly file: string;
+}
+
+/** An open checkpoint; it holds file handles until it is closed, and no tensor data. */
+export interface Checkpoint {
+  /** The path it was opened by. */
+  readonly path: string;
+  /** All tensors, in the order of the files. */
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  /** The `__metadata__` of its files. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /**
+   * Reads one tensor; `shared` puts it into a SharedArrayBuffer. Throws `missing_tensor`,
+   * `non_finite_weight` unless such were allowed, `out_of_memory`, `closed`.
+   */
+  read(name: string, options?: { shared?: boolean }): Promise<HostTensor>;
+  close(): Promise<void>;
+}
+
+/** How to open a checkpoint. */
+export interface CheckpointOptions extends WeightFileOptions {
+  /** Whether plain files may stand in when the folder has none of the variant. */
+  readonly variantFallback?: boolean;
+  /** Whether tensors with NaN or infinity may be read. */
+  readonly allowNonFinite?: boolean;
+}
+
+/**
+ * Opens the weights in a folder (one file or sharded), a single safetensors file, or an index file,
+ * and checks all headers. Throws `missing_file`, `invalid_safetensors`, `unsupported_file`,
+ * `unsafe_path`, `missing_tensor`, `unexpected_tensor`.
+ */
+export async function openCheckpoint(
+  folderOrFile: string,
+  options: CheckpointOptions = {},
+): Promise<Checkpoint> {
+  const status = await statPath(folderOrFile);
+  const file = status?.kind === "folder"
+    ? joinPath(folderOrFile, await findWeightFile(folderOrFile, options))
+    : folderOrFile;
+  if (!/\.index(\.\w+)?\.json$/.test(file)) return await openFiles(folderOrFile, [file], options);
+  const index = parseShardIndex(await readTextFile(file, INDEX_LIMITS.bytes), file);
+  const shards = await Promise.all(index.shards.map((shard) => locateShard(file, shard)));
+  return await openFiles(folderOrFile, shards, options, { ...index, file });
+}
+
+/** The name of the weight file or index in a folder. Throws `missing_file`, `unsupported_file`. */
+async function findWeightFile(folder: string, options: CheckpointOptions): Promise<string> {
+  const names = await listFolder(folder);
+  const plain = options.variantFallback ? { ...options, variant: undefined } : options;
+  const found = chooseWeightFile(names, options) ?? chooseWeightFile(names, plain);
+  if (found === undefined) throw noWeights(folder, names, options);
+  return found.name;
+}
+
+/** The path of a shard, which must be there and must not lead elsewhere by a link. */
+async function locateShard(index: string, shard: string): Promise<string> {
+  const path = joinPath(folderOf(index), shard);
+  if ((await statPath(path))?.kind !== "file") throw missingShard(index, path);
+  const [folder, target] = await Promise.all([realPath(folderOf(index)), realPath(path)]);
+  if (isWithin(target, trustedFolder(folder))) return path;
+  throw new HalftoneError("unsafe_path", "Cannot follow a shard out of the model folder", {
+    file: path,
+    found: target,
+    expected: `a file in ${folder}`,
+    remedy: "Put the file itself, not a link, into the folder.",
+  });
+}
+
+/** The Hugging Face cache links from `snapshots/` into `blobs/` beside it, and that is fine. */
+function trustedFolder(folder: string): string {
+  const cache = /^(.*[/\\]models--[^/\\]+)[/\\]snapshots[/\\]/.exec(folder);
+  return cache === null ? folder : cache[1];
+}
+
+function isWithin(path: string, folder: string): boolean {
+  const rest = path.startsWith(folder) ? path.slice(folder.length) : undefined;
+  return rest !== undefined && (folder.endsWith("/") || /^[/\\]/.test(rest));
+}
+
+function missingShard(index: string, path: string): HalftoneError {
+  return new HalftoneError("missing_file", "Cannot find a shard that the index names", {
+    file: path,
+    found: "no file",
+    expected: `the shard ${nameOf(path)}, named by ${nameOf(index)}`,
+    remedy: "Fetch the missing file.",
+  });
+}
+
+async function openFiles(
+  path: string,
+  files: readonly string[],
+  options: CheckpointOptions,
+  index?: ShardIndex & { file: string },
+): Promise<Checkpoint> {
+  const sources: ByteSource[] = [];
+  try {
+    for (const file of files) sources.push(await openFileSource(file));
+    const checkpoint = await checkpointFromSources(path, sources, options);
+    if (index !== undefined) checkIndex(checkpoint, index);
+    return checkpoint;
+  } catch (error) {
+    await Promise.all(sources.map((source) => source.close()));
+    throw error;
+  }
+}
+
+/** Every tensor of the index must be in the shard that the index says. */
+function checkIndex(checkpoint: Checkpoint, index: ShardIndex & { file: string }): void {
+  for (const [name, shard] of index.weightMap) {
+    const file = checkpoint.entries.get(name)?.file;
+    if (file !== undefined && nameOf(file) === shard) continue;
+    throw new HalftoneError("missing_tensor", "Cannot find a tensor in the shard the index names", {
+      file: joinPath(folderOf(index.file), shard),
+      tensor: name,
+      found: file === undefined ? "no such tensor in any shard" : `it in ${nameOf(file)}`,
+      expected: `it in ${shard}`,
+      remedy: "The index and the shards do not belong together; fetch them again.",
+    });
+  }
+}
+
+/** A checkpoint over files that are open already, wherever they lie; closing it closes them. */
+export async function checkpointFromSources(
+  path: string,
+  sources: readonly ByteSource[],
+  options: CheckpointOptions = {},
+): Promise<Checkpoint> {
+  const located = new Map<string, LocatedEntry>();
+  let metadata: Readonly<Record<string, string>> = {};
+  for (const source of sources) {
+    const header = await readHeader(source);
+    metadata = { ...header.metadata, ...metadata };
+    addEntries(located, header, source);
+  }
+  return new SourceCheckpoint(path, located, metadata, sources, options);
+}
+
+interface LocatedEntry extends TensorEntry {
+  readonly source: ByteSource;
+  readonly offset: number;
+}
+
+function addEntries(
+  located: Map<string, LocatedEntry>,
+  header: SafetensorsHeader,
+  source: ByteSource,
+): void {
+  for (const entry of header.entries.values()) {
+    const earlier = located.get(entry.name);
+    if (earlier !== undefined) {
+      throw new HalftoneError("unexpected_tensor", "Cannot read a tensor that two shards hold", {
+        file: source.path,
+        tensor: entry.name,
+        found: `it in ${nameOf(earlier.file)} as well`,
+        remedy: "Remove shards that belong to another model, or fetch all of them again.",
+      });
+    }
+    located.set(entry.name, { ...entry, file: source.path, source });
+  }
+}
+
+async function readHeader(source: ByteSource): Promise<SafetensorsHeader> {
+  const start = await source.read(0, Math.min(source.size, MAGIC_LENGTH));
+  const length = safetensorsHeaderLength(start, source.size, source.path);
+  const header = await source.read(0, PREFIX_BYTES + length);
+  return parseSafetensorsHeader(header, source.size, source.path);
+}
+
+class SourceCheckpoint implements Checkpoint {
+  #closed = false;
+
+  constructor(
+    readonly path: string,
+    readonly entries: ReadonlyMap<string, LocatedEntry>,
+    readonly metadata: Readonly<Record<string, string>>,
+    readonly sources: readonly ByteSource[],
+    readonly options: CheckpointOptions,
+  ) {}
+
+  async read(name: string, options: { shared?: boolean } = {}): Promise<HostTensor> {
+    if (this.#closed) {
+      throw new HalftoneError("closed", "Cannot read from a closed checkpoint", {
+        file: this.path,
+      });
+    }
+    const entry = this.entries.get(name);
+    if (entry === undefined) throw missingTensor(name, this.path);
+    const bytes = allocate(entry, options.shared ?? false);
+    await entry.source.read(entry.offset, entry.bytes, bytes);
+    const tensor = new HostTensor(entry.dtype, entry.shape, bytes);
+    if (!this.options.allowNonFinite) checkFinite(tensor, name, entry.file);
+    return tensor;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await Promise.all(this.sources.map((source) => source.close()));
+  }
+}
+
+function allocate(entry: TensorEntry, shared: boolean): Uint8Array {
+  try {
+    return new Uint8Array(
+      shared ? new SharedArrayBuffer(entry.bytes) : new ArrayBuffer(entry.bytes),
+    );
+  } catch (cause) {
+    const detail = { file: entry.file, tensor: entry.name, expected: `${entry.bytes} bytes` };
+    throw new HalftoneError("out_of_memory", "Cannot hold a tensor in memory", detail, cause);
+  }
+}
+
+function missingTensor(name: string, file: string): HalftoneError {
+  return new HalftoneError("missing_tensor", "Cannot find a tensor in the checkpoint", {
+    file,
+    tensor: name,
+    remedy: "The file is incomplete or belongs to another kind of model.",
+  });
+}
+
+/** The most bytes a JSON configuration may have. */
+const CONFIG_BYTES = 2 ** 20;
+
+/** The config.json of a component. Throws `missing_file`, `invalid_config`. */
+export function readConfig(folder: string): Promise<Config> {
+  return readJsonObject(joinPath(folder, "config.json"));
+}
+
+/** A JSON file that holds an object. Throws `missing_file`, `invalid_config`. */
+export async function readJsonObject(file: string, limit: number = CONFIG_BYTES): Promise<Config> {
+  const text = await readTextFile(file, limit);
+  try {
+    const value = parseStrictJson(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      return value as Config;
+    }
+    throw new JsonFault(`a JSON ${Array.isArray(value) ? "list" : typeof value}`);
+  } catch (error) {
+    if (!(error instanceof JsonFault)) throw error;
+    throw new HalftoneError("invalid_config", "Cannot parse the config", {
+      file,
+      found: error.message,
+      expected: "a JSON object",
+      remedy: "Fetch the file again.",
+    });
+  }
+}
