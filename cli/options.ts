@@ -1,0 +1,62 @@
+/** The options that several commands share, and how their values are read. */
+
+import { type Command, InvalidArgumentError, Option } from "commander";
+
+/** The options of every command that opens a model. */
+export interface ModelOptions {
+  readonly model?: string;
+  readonly backend: "auto" | "reference" | "wasm";
+  readonly threads?: number;
+  readonly strict?: true;
+  readonly dtype?: "float32" | "bfloat16";
+  readonly quantize: readonly string[];
+}
+
+/** Adds the options of `ModelOptions`. */
+export function addModelOptions(command: Command): Command {
+  return addQuantizeOption(
+    command
+      .option("--model <dir|id>", "the model's folder (default: the demo model)")
+      .addOption(
+        new Option("--backend <name>", "where the arithmetic runs")
+          .choices(["auto", "reference", "wasm"]).default("auto"),
+      )
+      .option("--threads <n>", "threads of the wasm backend (default: one per processor)", integer)
+      .option("--strict", "no relaxed SIMD: the same bytes on every machine")
+      .addOption(
+        new Option(
+          "--dtype <type>",
+          "type of the weights that are not quantized (default: as stored)",
+        )
+          .choices(["float32", "bfloat16"]),
+      ),
+  );
+}
+
+/** Adds `--quantize`, which may be given several times. */
+export function addQuantizeOption(command: Command): Command {
+  return command.option(
+    "--quantize <[component=]method:format>",
+    "quantize a component, such as bitsandbytes:nf4, nf4-dq, fp4, int8 (repeatable; without a " +
+      "component: transformer and text_encoder_2)",
+    (value: string, previous: readonly string[]) => [...previous, value],
+    [] as readonly string[],
+  );
+}
+
+/** A whole number; ranges are the pipeline's to check, so that code and command line agree. */
+export function integer(text: string): number {
+  if (!/^[+-]?\d+$/.test(text)) throw new InvalidArgumentError("It is not a whole number.");
+  const value = Number(text);
+  if (!Number.isSafeInteger(value)) throw new InvalidArgumentError("It is too large.");
+  return value;
+}
+
+/** A finite decimal number. */
+export function decimal(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value)) {
+    throw new InvalidArgumentError("It is not a number.");
+  }
+  return value;
+}
