@@ -56,8 +56,9 @@ export function parseAutoencoderKLConfig(config: Config): AutoencoderKLConfig {
     midBlockAddAttention: configBoolean(config, "mid_block_add_attention", true),
   };
   const { blockOutChannels: channels, normNumGroups: groups } = parsed;
-  if (channels.length > 12 || channels.some((count) => count % groups !== 0)) {
-    const expected = `at most 12 multiples of norm_num_groups ${groups}`;
+  const { length } = channels;
+  if (length < 1 || length > 12 || channels.some((count) => count % groups !== 0)) {
+    const expected = `1 to 12 multiples of norm_num_groups ${groups}`;
     throw invalidConfig("block_out_channels", channels, expected);
   }
   return parsed;
