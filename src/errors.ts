@@ -14,6 +14,7 @@ export type ErrorCode =
   | "non_finite_weight"
   | "unsafe_path" // a shard name that leaves the model folder
   | "model_not_found"
+  | "download_failed" // a model file that did not arrive whole
   | "quantization_config"
   | "out_of_memory"
   | "plan_invalid"
@@ -41,12 +42,14 @@ export interface ErrorDetail {
 
 /** An error with a stable code, the place, what was found and expected, and the remedy. */
 export class HalftoneError extends Error {
+  /** "HalftoneError", also where `instanceof` cannot reach. */
   override readonly name = "HalftoneError";
   /** The stable code. */
   readonly code: ErrorCode;
   /** The place and the values. */
   readonly detail: ErrorDetail;
 
+  /** `message` starts with the action ("Cannot parse ..."); the detail is appended to it. */
   constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}, cause?: unknown) {
     super(describe(message, detail), cause === undefined ? undefined : { cause });
     this.code = code;
