@@ -1,0 +1,91 @@
+/** attention: head sizes, lengths, masks, biases, parts of a fused projection, large logits. */
+
+import { type ConformanceCase, floats } from "./cases.ts";
+import * as evaluate from "./evaluator.ts";
+import { type Pattern, Random, randomValues } from "./random.ts";
+
+interface AttentionForm {
+  readonly heads: number;
+  readonly d: number;
+  readonly queries: number;
+  readonly keys: number;
+  readonly causal: boolean;
+  readonly bias: boolean;
+  /** q, k and v lie side by side in one matrix. */
+  readonly fused: boolean;
+  readonly pattern: Pattern;
+}
+
+/** All cases of attention. */
+export function attentionCases(): ConformanceCase[] {
+  return Array.from({ length: 120 }, (_, i) => {
+    const random = new Random(70000 + i);
+    const queries = random.pick([1, 2, 3, 5, 8, 13, 16, 17, 31, 64, 65]);
+    const fused = random.uniform() < 0.4;
+    const causal = random.uniform() < 0.3;
+    return attentionCase({
+      heads: random.pick([1, 2, 3, 8]),
+      d: random.pick([1, 2, 5, 8, 16, 32, 40, 64, 128]),
+      queries,
+      keys: fused || causal ? queries : random.pick([1, 2, 7, 16, 33, 64, 77, 130]),
+      causal,
+      bias: random.uniform() < 0.4,
+      fused,
+      pattern: random.pick(["normal", "normal", "zero rows", "special", "outliers"]),
+    }, random);
+  });
+}
+
+function attentionCase(form: AttentionForm, random: Random): ConformanceCase {
+  const { heads, d, queries, keys, causal, bias, fused, pattern } = form;
+  const columns = heads * d;
+  // Outliers in v and, small enough that the softmax is not a mere maximum, in q.
+  const logits = pattern === "outliers" ? "normal" : pattern;
+  const special = (values: Float32Array) =>
+    pattern === "special" ? values.map((x) => Math.max(-8, Math.min(8, x))) : values;
+  const q = special(randomValues(random, queries * columns, columns, logits))
+    .map((x) => pattern === "outliers" ? 20 * x : x);
+  const k = special(randomValues(random, keys * columns, columns, logits));
+  const v = special(randomValues(random, keys * columns, columns, pattern));
+  const scores = randomValues(random, heads * queries * keys, keys).map((x) => 3 * x);
+  const scale = Math.fround(1 / Math.sqrt(d));
+  const matrix = (data: Float32Array, rows: number) => ({ rows, columns, data });
+  return {
+    name: JSON.stringify(form),
+    op: "attention",
+    budget: "attention",
+    inputs: {
+      ...fused
+        ? { qkv: floats(sideBySide([q, k, v], queries, columns), [queries, 3 * columns]) }
+        : {
+          q: floats(q, [queries, columns]),
+          k: floats(k, [keys, columns]),
+          v: floats(v, [keys, columns]),
+        },
+      ...bias ? { bias: floats(scores, [heads, queries, keys]) } : {},
+    },
+    build: (graph, inputs) => {
+      const operands = fused
+        ? [0, 1, 2].map((part) => inputs.qkv.slice(1, part * columns, (part + 1) * columns))
+        : [inputs.q, inputs.k, inputs.v];
+      const output = graph.allocate([queries, columns]);
+      const attributes = { heads, scale, causal };
+      return graph.add("attention", attributes, [...operands, inputs.bias ?? null], output);
+    },
+    expected: () =>
+      evaluate.attention(
+        matrix(q, queries),
+        matrix(k, keys),
+        matrix(v, keys),
+        { heads, scale, causal },
+        bias ? scores : undefined,
+      ),
+  };
+}
+
+function sideBySide(parts: readonly Float32Array[], rows: number, columns: number): number[] {
+  return Array.from(
+    { length: rows },
+    (_, row) => parts.flatMap((part) => [...part.subarray(row * columns, (row + 1) * columns)]),
+  ).flat();
+}

@@ -1,0 +1,117 @@
+/** What a conformance case is, how it runs on a backend, and how its result is judged. */
+
+import type { Backend, Program } from "../../../src/backends/backend.ts";
+import { Graph, type Tensor } from "../../../src/ops/graph.ts";
+import type { OpName } from "../../../src/ops/op_table.ts";
+import { buildPlan } from "../../../src/plan/build.ts";
+import { HostTensor } from "../../../src/tensor/host_tensor.ts";
+import { type BudgetName, ERROR_BUDGETS } from "../error_budgets.ts";
+import { TestWeights } from "./weights.ts";
+
+/** One graph with its inputs and what must come out. */
+export interface ConformanceCase {
+  /** Unique within the suite. */
+  readonly name: string;
+  readonly op: OpName;
+  readonly budget: BudgetName;
+  readonly inputs: Readonly<Record<string, HostTensor>>;
+  readonly weights?: TestWeights;
+  /** Captures the op from the inputs; what it returns becomes the output. */
+  build(graph: Graph, inputs: Readonly<Record<string, Tensor>>): Tensor;
+  /** The expected output in float64, row-major. */
+  expected(): ArrayLike<number>;
+}
+
+/** Errors below a few of float32's smallest steps are no errors: near zero there is nothing finer. */
+const UNDERFLOW = 4 * 2 ** -149;
+
+/** How far a result is from its expectation. */
+export interface Discrepancy {
+  readonly nmse: number;
+  readonly maxAbs: number;
+  /** Elements that are NaN or infinite where the other side is not, or of the wrong sign. */
+  readonly nonFinite: number;
+}
+
+/** Builds, loads and compiles a case; the caller releases. */
+export async function prepare(
+  backend: Backend,
+  testCase: ConformanceCase,
+): Promise<{ program: Program; release: () => Promise<void> }> {
+  const weights = testCase.weights ?? new TestWeights();
+  const graph = new Graph(testCase.name, weights);
+  const tensors = Object.fromEntries(
+    Object.entries(testCase.inputs).map(([name, tensor]) => [
+      name,
+      graph.input(name, tensor.shape, tensor.dtype === "int32" ? "int32" : "float32"),
+    ]),
+  );
+  graph.output("output", testCase.build(graph, tensors));
+  const plan = buildPlan(graph, { supports: (op) => backend.supports(op), fuse: false });
+  const loaded = await backend.loadWeights(plan.weights, weights);
+  const program = await backend.compile(plan, loaded);
+  for (const [name, tensor] of Object.entries(testCase.inputs)) program.write(name, tensor);
+  return {
+    program,
+    release: () => {
+      program.release();
+      return loaded.release();
+    },
+  };
+}
+
+/** The output of a case on a backend. */
+export async function runCase(backend: Backend, testCase: ConformanceCase): Promise<HostTensor> {
+  const { program, release } = await prepare(backend, testCase);
+  try {
+    await program.run();
+    return program.read("output");
+  } finally {
+    await release();
+  }
+}
+
+/** Compares a result with its expectation. */
+export function compare(found: ArrayLike<number>, expected: ArrayLike<number>): Discrepancy {
+  let squaredError = 0, squared = 0, worst = 0, largest = 0, nonFinite = 0;
+  if (found.length !== expected.length) return { nmse: Infinity, maxAbs: Infinity, nonFinite: 0 };
+  for (let index = 0; index < expected.length; index++) {
+    const wanted = expected[index], got = found[index];
+    // A float64 expectation beyond float32 must come out as what float32 makes of it.
+    if (!Number.isFinite(Math.fround(wanted)) || !Number.isFinite(got)) {
+      if (!Object.is(Math.fround(wanted), got)) nonFinite++;
+      continue;
+    }
+    const error = Math.max(0, Math.abs(got - wanted) - UNDERFLOW);
+    squaredError += error * error;
+    squared += wanted * wanted;
+    worst = Math.max(worst, error);
+    largest = Math.max(largest, Math.abs(wanted));
+  }
+  return {
+    nmse: squaredError === 0 ? 0 : squaredError / squared,
+    maxAbs: worst === 0 ? 0 : worst / largest,
+    nonFinite,
+  };
+}
+
+/** A sentence about a case that is over its budget, or null. */
+export function judge(testCase: ConformanceCase, found: HostTensor): string | null {
+  const values = found.dtype === "int32" ? found.toInt32() : found.toFloat32();
+  const expected = testCase.expected();
+  const { nmse, maxAbs, nonFinite } = compare(values, expected);
+  const budget = ERROR_BUDGETS[testCase.budget];
+  if (testCase.op === "copy" && !Array.from(expected).every((x, i) => Object.is(x, values[i]))) {
+    return `${testCase.op}: ${testCase.name}: some values are not the same, sign of zero included`;
+  }
+  if (nmse <= budget.nmse && maxAbs <= budget.maxAbs && nonFinite === 0) return null;
+  const faults = nonFinite > 0 ? `, ${nonFinite} wrong NaN or infinite values` : "";
+  return `${testCase.op}: ${testCase.name}: NMSE ${nmse.toExponential(1)} ` +
+    `(at most ${budget.nmse}), largest error ${maxAbs.toExponential(1)} ` +
+    `(at most ${budget.maxAbs})${faults}`;
+}
+
+/** A float32 tensor. */
+export function floats(values: ArrayLike<number>, shape: readonly number[]): HostTensor {
+  return HostTensor.fromFloat32(Float32Array.from(values), shape);
+}

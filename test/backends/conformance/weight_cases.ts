@@ -1,0 +1,284 @@
+/** gather, unpack and linear: every weight format. */
+
+import type { Graph, Tensor, Weight } from "../../../src/ops/graph.ts";
+import type { Activation, ActivationMode } from "../../../src/ops/op_table.ts";
+import { HostTensor } from "../../../src/tensor/host_tensor.ts";
+import { type ConformanceCase, floats } from "./cases.ts";
+import * as evaluate from "./evaluator.ts";
+import { FORMATS, type TestFormat } from "./formats.ts";
+import { PATTERNS, Random, randomValues } from "./random.ts";
+import { denseWeight, TestWeights } from "./weights.ts";
+
+/** Weight shapes; most columns are no multiple of a group. */
+const WEIGHT_SHAPES: readonly (readonly [number, number])[] = [
+  [1, 1],
+  [3, 33],
+  [5, 64],
+  [17, 48],
+  [7, 131],
+  [4, 256],
+];
+
+/** All cases of gather. */
+export function gatherCases(): ConformanceCase[] {
+  return FORMATS.map((format, f) => {
+    const random = new Random(20000 + f);
+    const weight = format.make(random, 11, 48);
+    const weights = new TestWeights();
+    weights.add("table", weight);
+    const ids = [0, 10, 3, 3, 7];
+    return {
+      name: `table of ${format.name}`,
+      op: "gather",
+      budget: "gather",
+      inputs: { ids: HostTensor.fromInt32(Int32Array.from(ids)) },
+      weights,
+      build: (graph, inputs) =>
+        graph.add(
+          "gather",
+          {},
+          [inputs.ids, graph.weight("table", [11, 48])],
+          graph.allocate([5, 48]),
+        ),
+      expected: () => ids.flatMap((id) => [...weight.values.subarray(id * 48, (id + 1) * 48)]),
+    };
+  });
+}
+
+/** All cases of unpack. */
+export function unpackCases(): ConformanceCase[] {
+  return FORMATS.flatMap((format, f) =>
+    WEIGHT_SHAPES.map(([rows, columns], s) => {
+      const weight = format.make(new Random(21000 + 10 * f + s), rows, columns);
+      const weights = new TestWeights();
+      weights.add("w", weight);
+      return {
+        name: `${format.name} [${rows}, ${columns}]`,
+        op: "unpack",
+        budget: "unpack",
+        inputs: {},
+        weights,
+        build: (graph) =>
+          graph.add(
+            "unpack",
+            {},
+            [graph.weight("w", [rows, columns])],
+            graph.allocate([rows, columns]),
+          ),
+        expected: () => weight.values,
+      } satisfies ConformanceCase;
+    })
+  );
+}
+
+/** What follows the product of a linear case. */
+interface Ending {
+  readonly activation: Activation;
+  readonly bias: boolean;
+  readonly gate: "none" | "row" | "rows";
+  readonly residual: boolean;
+}
+
+const ENDINGS: readonly Ending[] = [
+  { activation: "identity", bias: false, gate: "none", residual: false },
+  { activation: "identity", bias: true, gate: "none", residual: false },
+  { activation: "silu", bias: true, gate: "none", residual: false },
+  { activation: "gelu_tanh", bias: true, gate: "none", residual: true },
+  { activation: "gelu_erf", bias: false, gate: "row", residual: false },
+  { activation: "identity", bias: true, gate: "row", residual: true },
+  { activation: "quick_gelu", bias: true, gate: "rows", residual: true },
+  { activation: "relu", bias: false, gate: "rows", residual: false },
+];
+
+const ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33];
+const COLUMNS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 32, 33, 65];
+const DEPTHS = [1, 3, 4, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129, 131, 256, 300];
+
+/** Cases of linear over dense and quantized weights with float activations. */
+export function linearCases(): ConformanceCase[] {
+  return FORMATS.flatMap((format, f) => {
+    const random = new Random(22000 + 100 * f);
+    const count = format.name === "float32" ? 96 : 16;
+    return Array.from({ length: count }, (_, i) =>
+      linearCase(format, ENDINGS[i % ENDINGS.length], {
+        m: random.pick(ROWS),
+        n: random.pick(COLUMNS),
+        k: random.pick(DEPTHS),
+      }, 23000 + 100 * f + i));
+  });
+}
+
+/** The tallest of tall and the deepest of deep, where blocking and partial sums show. */
+export function largeLinearCases(): ConformanceCase[] {
+  const sizes = [{ m: 67, n: 130, k: 515 }, { m: 1, n: 259, k: 1031 }, { m: 130, n: 8, k: 64 }];
+  return FORMATS.filter((_, f) => f % 3 === 0).flatMap((format, f) =>
+    sizes.map((size, s) => linearCase(format, ENDINGS[5], size, 28000 + 10 * f + s))
+  );
+}
+
+interface LinearSize {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
+function linearCase(
+  format: TestFormat,
+  ending: Ending,
+  size: LinearSize,
+  seed: number,
+): ConformanceCase {
+  const budget = format.kind === "dense" ? "linear/dense" : "linear/quantized";
+  const options = { mode: { kind: "float" }, budget } as const;
+  return buildLinearCase(format, ending, size, seed, options);
+}
+
+/** Cases of LLM.int8(): thresholds, outliers, zero rows, against the same rounding of activations. */
+export function llmInt8Cases(): ConformanceCase[] {
+  const format = FORMATS.find(({ name }) => name === "8-bit integer, row f32 x 1/127")!;
+  return Array.from({ length: 48 }, (_, i) => {
+    const random = new Random(30000 + i);
+    const size = { m: random.pick(ROWS), n: random.pick(COLUMNS), k: random.pick(DEPTHS) };
+    const threshold = random.pick([0, 6, 6, 2.5]);
+    return buildLinearCase(format, ENDINGS[i % ENDINGS.length], size, 31000 + i, {
+      mode: { kind: "llm_int8", threshold },
+      budget: "linear/llm_int8",
+    });
+  });
+}
+
+function buildLinearCase(
+  format: TestFormat,
+  ending: Ending,
+  { m, n, k }: LinearSize,
+  seed: number,
+  { mode, budget }: { mode: ActivationMode; budget: ConformanceCase["budget"] },
+): ConformanceCase {
+  const random = new Random(seed);
+  const weights = new TestWeights(mode);
+  const weight = weights.add("w", format.make(random, n, k));
+  const bias = weights.add("b", denseWeight(random, "bfloat16", [n]));
+  const pattern = random.pick(PATTERNS);
+  const margin = random.pick([0, 0, 3]); // x may be part of wider rows
+  const wide = randomValues(random, m * (k + margin), k + margin, pattern);
+  const x = Float64Array.from({ length: m * k }, (_, index) => {
+    return wide[Math.floor(index / k) * (k + margin) + margin + index % k];
+  });
+  const gateRows = ending.gate === "row" ? 1 : m;
+  const gate = randomValues(random, gateRows * n, n);
+  const residual = randomValues(random, m * n, n);
+  const threshold = mode.kind === "llm_int8" ? ` threshold ${mode.threshold}` : "";
+  return {
+    name: `${format.name} m ${m} n ${n} k ${k}, ${describeEnding(ending)}, ${pattern}, ` +
+      `margin ${margin}${threshold}, seed ${seed}`,
+    op: "linear",
+    budget,
+    inputs: {
+      x: floats(wide, [m, k + margin]),
+      ...ending.gate === "none" ? {} : { gate: floats(gate, [gateRows, n]) },
+      ...ending.residual ? { residual: floats(residual, [m, n]) } : {},
+    },
+    weights,
+    build: (graph, inputs) => {
+      const b = ending.bias ? graph.weight("b", [n]) : null;
+      const w = graph.weight("w", [n, k]);
+      return captureLinear(graph, inputs, ending, inputs.x.slice(1, margin, k + margin), w, b);
+    },
+    expected: () => {
+      const dense = { rows: n, columns: k, data: weight.values };
+      const sums = mode.kind === "float"
+        ? evaluate.product({ rows: m, columns: k, data: x }, dense)
+        : llmInt8Product(x, m, weight, mode.threshold);
+      return evaluate.finish(sums, n, {
+        activation: ending.activation,
+        bias: ending.bias ? bias.values : undefined,
+        gate: ending.gate === "none" ? undefined : { rows: gateRows, columns: n, data: gate },
+        residual: ending.residual ? residual : undefined,
+      });
+    },
+  };
+}
+
+/** The residual goes through a copy first, so that the op may write over it. */
+function captureLinear(
+  graph: Graph,
+  inputs: Readonly<Record<string, Tensor>>,
+  ending: Ending,
+  x: Tensor,
+  weight: Weight,
+  bias: Weight | null,
+): Tensor {
+  const output = graph.allocate([x.shape[0], weight.shape[0]]);
+  let residual: Tensor | null = null;
+  if (inputs.residual) {
+    residual = graph.add("copy", {}, [inputs.residual], graph.allocate(output.shape));
+  }
+  const attributes = { activation: ending.activation, activations: weight.activations };
+  return graph.add(
+    "linear",
+    attributes,
+    [x, weight, bias, inputs.gate ?? null, residual],
+    output,
+  );
+}
+
+/** LLM.int8() as bitsandbytes describes it, element by element. */
+function llmInt8Product(
+  x: Float64Array,
+  rows: number,
+  weight: ReturnType<TestFormat["make"]>,
+  threshold: number,
+): Float64Array {
+  const [n, k] = weight.shape;
+  const stored = weight.stored;
+  if (stored.kind !== "quantized" || stored.tensor.scale.kind !== "float") throw new Error("no");
+  const { codes } = stored.tensor; // one byte each
+  const rowAbsmax = stored.tensor.scale.values.toFloat32();
+  const halves = x.map(toFloat16);
+  const isOutlier = Array.from(
+    { length: k },
+    (_, column) =>
+      threshold > 0 && Array.from({ length: rows }, (_, row) => halves[row * k + column])
+        .some((value) => Math.abs(value) >= threshold),
+  );
+  const out = new Float64Array(rows * n);
+  for (let row = 0; row < rows; row++) {
+    const values = [...halves.subarray(row * k, (row + 1) * k)];
+    const kept = values.filter((value) => threshold === 0 || Math.abs(value) < threshold);
+    const absmax = Math.max(0, ...kept.map(Math.abs));
+    const quantized = values.map((value, column) =>
+      isOutlier[column] || absmax === 0
+        ? 0
+        : roundToEven(Math.fround(value * Math.fround(127 / absmax)))
+    );
+    for (let column = 0; column < n; column++) {
+      let integers = 0, floating = 0;
+      for (let i = 0; i < k; i++) {
+        integers += quantized[i] * (codes[column * k + i] - 128);
+        if (isOutlier[i]) floating += values[i] * weight.values[column * k + i];
+      }
+      out[row * n + column] = integers * absmax * rowAbsmax[column] / 127 ** 2 + floating;
+    }
+  }
+  return out;
+}
+
+function roundToEven(value: number): number {
+  const below = Math.floor(value);
+  const rest = value - below;
+  if (rest !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
+}
+
+/** The nearest float16, ties to even, within its range. */
+function toFloat16(value: number): number {
+  const magnitude = Math.abs(value);
+  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude || 1)));
+  const step = 2 ** (exponent - 10);
+  return Math.sign(value) * roundToEven(magnitude / step) * step;
+}
+
+function describeEnding({ activation, bias, gate, residual }: Ending): string {
+  return [activation, bias && "bias", gate !== "none" && `gate ${gate}`, residual && "residual"]
+    .filter(Boolean).join(" + ");
+}

@@ -1,0 +1,44 @@
+/**
+ * Every op's error budget against a float64 evaluation, the only place where a tolerance stands.
+ * `nmse` is the squared error over the squared expectation; `maxAbs` the largest error over the
+ * largest expected magnitude. Loosening one is a commit of its own that states the cause.
+ */
+
+/** What an op may be off by. */
+export interface ErrorBudget {
+  readonly nmse: number;
+  readonly maxAbs: number;
+}
+
+/** Moves and conversions change no value. */
+const EXACT: ErrorBudget = { nmse: 0, maxAbs: 0 };
+/** A few float32 roundings per element. */
+const ELEMENTWISE: ErrorBudget = { nmse: 1e-12, maxAbs: 1e-6 };
+/** Sums in float32, in any order. */
+const SUMS: ErrorBudget = { nmse: 1e-10, maxAbs: 1e-5 };
+
+/** The budgets by op, and by weight format where an op has one. */
+export const ERROR_BUDGETS = {
+  "copy": EXACT,
+  "unary": ELEMENTWISE,
+  "binary": ELEMENTWISE,
+  "reduce/max": EXACT,
+  "reduce/sum": SUMS,
+  "reduce/mean": SUMS,
+  "gather": EXACT,
+  "unpack": EXACT,
+  "matmul": SUMS,
+  "conv2d": SUMS,
+  "linear/dense": SUMS,
+  "linear/quantized": SUMS,
+  // Against the same rounding of activations; a code may only differ where a float32 product does.
+  "linear/llm_int8": SUMS,
+  // Against the unrounded product: what int8 activations cost at all.
+  "linear/llm_int8 against float": { nmse: 5e-4, maxAbs: 5e-2 },
+  "norm": SUMS,
+  "attention": SUMS,
+  "headNormRope": SUMS,
+} as const satisfies Record<string, ErrorBudget>;
+
+/** The name of a budget. */
+export type BudgetName = keyof typeof ERROR_BUDGETS;

@@ -1,0 +1,11 @@
+/** The conformance suite on the reference backend without fused ops: the decompositions. */
+
+import { createReferenceBackend } from "../../src/backends/reference/mod.ts";
+import { registerConformance } from "./conformance/register.ts";
+
+registerConformance({
+  name: "reference without fused ops",
+  create: () => Promise.resolve(createReferenceBackend({ fused: false })),
+  skip: ({ budget }) =>
+    budget === "linear/llm_int8" ? "LLM.int8() has no decomposition into required ops" : null,
+});
