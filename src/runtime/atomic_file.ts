@@ -11,8 +11,11 @@ import { builtin } from "./node.ts";
 export interface AtomicFile {
   /** Appends bytes. Throws `write_failed`; the temporary file is gone then. */
   write(bytes: Uint8Array): Promise<void>;
-  /** Puts the file under its final name, replacing what stood there. Throws `write_failed`. */
-  commit(): Promise<void>;
+  /**
+   * Puts the file under its final name, or under another in the same folder, replacing what stood
+   * there. Throws `write_failed`.
+   */
+  commit(finalPath?: string): Promise<void>;
   /** Deletes what was written; safe at any time, does nothing after `commit`. */
   abort(): Promise<void>;
 }
@@ -75,14 +78,14 @@ class OpenAtomicFile implements AtomicFile {
     });
   }
 
-  commit(): Promise<void> {
+  commit(finalPath: string = this.path): Promise<void> {
     return this.#attempt(async () => {
       await this.handle.sync();
       await this.#close();
-      await this.fileSystem.rename(this.temporary, this.path);
+      await this.fileSystem.rename(this.temporary, finalPath);
       this.#done = true;
       // Without this a crash may lose the rename, though never leave half a file.
-      await this.fileSystem.syncFolder(folderOf(this.path));
+      await this.fileSystem.syncFolder(folderOf(finalPath));
     });
   }
 

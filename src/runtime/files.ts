@@ -116,6 +116,30 @@ export async function remove(path: string): Promise<void> {
   }
 }
 
+/** Puts a link to `target` (relative to the link's folder) at `path`; a copy where links are not allowed. */
+export async function linkFile(target: string, path: string): Promise<void> {
+  const fs = builtin("node:fs/promises");
+  try {
+    await fs.symlink(target, path).catch((error) =>
+      systemCode(error) === "EEXIST"
+        ? undefined
+        : fs.copyFile(joinPath(folderOf(path), target), path)
+    );
+  } catch (error) {
+    throw new HalftoneError("write_failed", "Cannot link the file", { file: path }, error);
+  }
+}
+
+/** Renames a file or folder. Throws `write_failed`. */
+export async function renamePath(from: string, to: string): Promise<void> {
+  try {
+    await builtin("node:fs/promises").rename(from, to);
+  } catch (error) {
+    const found = systemCode(error) ?? String(error);
+    throw new HalftoneError("write_failed", "Cannot rename", { file: to, found }, error);
+  }
+}
+
 /** Joins path parts with "/". */
 export function joinPath(...parts: string[]): string {
   return parts.filter((part) => part !== "").join("/").replaceAll(/\/+/g, "/");

@@ -3,12 +3,14 @@
  * module in a browser does nothing and fails only on use.
  */
 
+import type * as Crypto from "node:crypto";
 import type * as FsPromises from "node:fs/promises";
 import type * as Os from "node:os";
 import type * as Process from "node:process";
 import { HalftoneError } from "../errors.ts";
 
 interface BuiltinModules {
+  "node:crypto": typeof Crypto;
   "node:fs/promises": typeof FsPromises;
   "node:os": typeof Os;
 }
