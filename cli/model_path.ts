@@ -2,14 +2,21 @@
 
 import { fileURLToPath } from "node:url";
 import { HalftoneError } from "../src/errors.ts";
+import { resolveModel } from "../src/io/resolve_model.ts";
 import { statPath } from "../src/runtime/files.ts";
 
 /** The demo model, beside this package's sources. */
 const DEMO_MODEL = new URL("../models/demo", import.meta.url);
 
-/** The folder of `--model`, or of the demo model. Throws `model_not_found`. */
+/**
+ * The folder of `--model` (a folder or a Hub id), or of the demo model. Throws `model_not_found`,
+ * and what a download throws.
+ */
 export async function modelPath(model: string | undefined): Promise<string> {
-  if (model !== undefined) return model; // the pipeline says what is wrong with it
+  return model === undefined ? await demoModelPath() : await resolveModel(model);
+}
+
+async function demoModelPath(): Promise<string> {
   if (DEMO_MODEL.protocol === "file:") {
     const path = fileURLToPath(DEMO_MODEL);
     if (await statPath(path) !== undefined) return path;
