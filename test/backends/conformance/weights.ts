@@ -12,7 +12,7 @@ import type {
   ScaleLayout,
 } from "../../../src/quantization/quantized_tensor.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
-import { type Shape } from "../../../src/tensor/shape.ts";
+import type { Shape } from "../../../src/tensor/shape.ts";
 import type { Random } from "./random.ts";
 import { type FloatDType, randomFloats } from "./small_floats.ts";
 
