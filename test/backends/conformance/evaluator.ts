@@ -18,15 +18,15 @@ function tanh(x: number): number {
   return Math.sign(x) * (power === Infinity ? 1 : power / (power + 2));
 }
 
-/** erf by its Taylor series, or by the continued fraction of erfc where that converges slowly. */
+/** erf by a series of positive terms, or by the continued fraction of erfc where that converges slowly. */
 export function erf(x: number): number {
   if (Math.abs(x) > 3) return Math.sign(x) * (1 - erfcFraction(Math.abs(x)));
   let term = x, sum = x;
   for (let n = 1; Math.abs(term) > 1e-20 * Math.abs(sum); n++) {
-    term *= -x * x / n;
-    sum += term / (2 * n + 1);
+    term *= 2 * x * x / (2 * n + 1);
+    sum += term;
   }
-  return sum * 2 / Math.sqrt(Math.PI);
+  return sum * 2 / Math.sqrt(Math.PI) * Math.exp(-x * x);
 }
 
 function erfcFraction(x: number): number {
@@ -257,6 +257,64 @@ export function headNormRope(
     }
   }
   return out;
+}
+
+/** A weight of LLM.int8(): codes -127 to 127 [n, k], and the absmax of each row. */
+export interface Int8Rows {
+  readonly codes: ArrayLike<number>;
+  readonly rowAbsmax: ArrayLike<number>;
+}
+
+/** x weight^T as LLM.int8() computes it, element by element, with exact integer sums. */
+export function llmInt8(x: Matrix, weight: Int8Rows, threshold: number): Float64Array {
+  const { rows, columns: k } = x;
+  const n = weight.rowAbsmax.length;
+  const halves = Array.from(x.data, toFloat16);
+  const isLarge = (value: number) => threshold > 0 && Math.abs(value) >= threshold;
+  const isOutlier = Array.from(
+    { length: k },
+    (_, column) => Array.from({ length: rows }, (_, row) => halves[row * k + column]).some(isLarge),
+  );
+  const out = new Float64Array(rows * n);
+  for (let row = 0; row < rows; row++) {
+    const values = halves.slice(row * k, (row + 1) * k);
+    const absmax = Math.max(0, ...values.filter((value) => !isLarge(value)).map(Math.abs));
+    const codes = values.map((value, column) =>
+      isOutlier[column] || absmax === 0
+        ? 0
+        : roundToEven(Math.fround(value * Math.fround(127 / absmax)))
+    );
+    for (let column = 0; column < n; column++) {
+      const absmaxOfColumn = weight.rowAbsmax[column];
+      let integers = 0, floating = 0;
+      for (let i = 0; i < k; i++) {
+        const code = weight.codes[column * k + i];
+        integers += codes[i] * code;
+        if (isOutlier[i]) floating += values[i] * dequantizedInt8(code, absmaxOfColumn);
+      }
+      out[row * n + column] = integers * absmax * absmaxOfColumn / 127 ** 2 + floating;
+    }
+  }
+  return out;
+}
+
+/** A code times its row's absmax / 127, rounded as bitsandbytes rounds. */
+function dequantizedInt8(code: number, rowAbsmax: number): number {
+  return Math.fround(Math.fround(code * rowAbsmax) * Math.fround(1 / 127));
+}
+
+function roundToEven(value: number): number {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
+}
+
+/** The nearest float16, ties to even, within its range. */
+function toFloat16(value: number): number {
+  const magnitude = Math.abs(value);
+  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude || 1)));
+  const step = 2 ** (exponent - 10);
+  return Math.sign(value) * roundToEven(magnitude / step) * step;
 }
 
 function average(values: readonly number[]): number {

@@ -1,5 +1,6 @@
 /** gather, unpack and linear: every weight format. */
 
+import assert from "node:assert/strict";
 import type { Graph, Tensor, Weight } from "../../../src/ops/graph.ts";
 import type { Activation, ActivationMode } from "../../../src/ops/op_table.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
@@ -7,7 +8,7 @@ import { type ConformanceCase, floats } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { FORMATS, type TestFormat } from "./formats.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
-import { denseWeight, TestWeights } from "./weights.ts";
+import { denseWeight, type TestWeight, TestWeights } from "./weights.ts";
 
 /** Weight shapes; most columns are no multiple of a group. */
 const WEIGHT_SHAPES: readonly (readonly [number, number])[] = [
@@ -188,7 +189,7 @@ function buildLinearCase(
       const dense = { rows: n, columns: k, data: weight.values };
       const sums = mode.kind === "float"
         ? evaluate.product({ rows: m, columns: k, data: x }, dense)
-        : llmInt8Product(x, m, weight, mode.threshold);
+        : evaluate.llmInt8({ rows: m, columns: k, data: x }, int8Rows(weight), mode.threshold);
       return evaluate.finish(sums, n, {
         activation: ending.activation,
         bias: ending.bias ? bias.values : undefined,
@@ -222,60 +223,11 @@ function captureLinear(
   );
 }
 
-/** LLM.int8() as bitsandbytes describes it, element by element. */
-function llmInt8Product(
-  x: Float64Array,
-  rows: number,
-  weight: ReturnType<TestFormat["make"]>,
-  threshold: number,
-): Float64Array {
-  const [n, k] = weight.shape;
-  const stored = weight.stored;
-  if (stored.kind !== "quantized" || stored.tensor.scale.kind !== "float") throw new Error("no");
-  const { codes } = stored.tensor; // one byte each
-  const rowAbsmax = stored.tensor.scale.values.toFloat32();
-  const halves = x.map(toFloat16);
-  const isOutlier = Array.from(
-    { length: k },
-    (_, column) =>
-      threshold > 0 && Array.from({ length: rows }, (_, row) => halves[row * k + column])
-        .some((value) => Math.abs(value) >= threshold),
-  );
-  const out = new Float64Array(rows * n);
-  for (let row = 0; row < rows; row++) {
-    const values = [...halves.subarray(row * k, (row + 1) * k)];
-    const kept = values.filter((value) => threshold === 0 || Math.abs(value) < threshold);
-    const absmax = Math.max(0, ...kept.map(Math.abs));
-    const quantized = values.map((value, column) =>
-      isOutlier[column] || absmax === 0
-        ? 0
-        : roundToEven(Math.fround(value * Math.fround(127 / absmax)))
-    );
-    for (let column = 0; column < n; column++) {
-      let integers = 0, floating = 0;
-      for (let i = 0; i < k; i++) {
-        integers += quantized[i] * (codes[column * k + i] - 128);
-        if (isOutlier[i]) floating += values[i] * weight.values[column * k + i];
-      }
-      out[row * n + column] = integers * absmax * rowAbsmax[column] / 127 ** 2 + floating;
-    }
-  }
-  return out;
-}
-
-function roundToEven(value: number): number {
-  const below = Math.floor(value);
-  const rest = value - below;
-  if (rest !== 0.5) return Math.round(value);
-  return below % 2 === 0 ? below : below + 1;
-}
-
-/** The nearest float16, ties to even, within its range. */
-function toFloat16(value: number): number {
-  const magnitude = Math.abs(value);
-  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude || 1)));
-  const step = 2 ** (exponent - 10);
-  return Math.sign(value) * roundToEven(magnitude / step) * step;
+/** The int8 codes of a row-wise quantized weight and their rows' absmax. */
+function int8Rows({ stored }: TestWeight): evaluate.Int8Rows {
+  assert.ok(stored.kind === "quantized" && stored.tensor.scale.kind === "float");
+  const codes = Array.from(stored.tensor.codes, (code) => code - 128); // one byte each
+  return { codes, rowAbsmax: stored.tensor.scale.values.toFloat32() };
 }
 
 function describeEnding({ activation, bias, gate, residual }: Ending): string {
