@@ -1,0 +1,190 @@
+/**
+ * bitsandbytes LLM.int8() weights, byte for byte: the weight is cast to float16, each row scaled by its
+ * absmax (kept as SCB, float32) to int8 -127..127, rounding half to even. In a state dict:
+ *
+ *     X.weight         int8 [rows, columns]
+ *     X.SCB            float32 [rows]
+ *     X.weight_format  uint8 scalar, 0 for row-major, the only order left
+ *
+ * In the layout a code is the int8 value + 128, the scale of a row its SCB, and 1 / 127 the multiplier
+ * applied last, in the order int8_vectorwise_dequant multiplies.
+ */
+
+import { HalftoneError } from "../errors.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import { sameShape, type Shape } from "../tensor/shape.ts";
+import { checkFinite, type FloatSlice, floatSlices } from "./float_slices.ts";
+import type { Pause } from "./pause.ts";
+import { type EncodedWeight, moduleOf, type NamedTensor, type TensorReader } from "./quantizer.ts";
+import type { QuantizedLayout, QuantizedTensor } from "./quantized_tensor.ts";
+
+const fround = Math.fround;
+
+/** Added to an int8 value to make a code. */
+const ZERO_POINT = 128;
+
+/** 1 / 127 as bitsandbytes spells it (7.874015718698502e-3), in float32. */
+const ONE_127TH = fround(7.874015718698502e-3);
+
+/** Adding and subtracting this rounds a double below 2^51 to an integer, half to even. */
+const ROUND_TO_EVEN = 6755399441055744;
+
+/** The layout of an int8 matrix. */
+export function int8Layout(shape: Shape): QuantizedLayout {
+  return {
+    bits: 8,
+    value: { kind: "integer", zeroPoint: ZERO_POINT },
+    groupSize: shape[1],
+    scale: { kind: "float", dtype: "float32", multiplier: ONE_127TH },
+    offset: null,
+  };
+}
+
+/** Quantizes a dense matrix; a value outside float16 throws `non_finite_weight` naming `name`. */
+export async function quantizeInt8(
+  name: string,
+  dense: HostTensor,
+  pause: Pause,
+): Promise<QuantizedTensor> {
+  const [rows, columns] = dense.shape;
+  const codes = new Uint8Array(dense.size);
+  const absmax = new Float32Array(rows);
+  for (const slice of floatSlices(dense, columns, "float16")) {
+    checkFinite(slice, name, " in float16, which LLM.int8() casts to");
+    encodeRows(slice, columns, absmax, codes);
+    await pause();
+  }
+  const values = HostTensor.fromFloat32(absmax);
+  return {
+    shape: [rows, columns],
+    layout: int8Layout(dense.shape),
+    codes,
+    scale: { kind: "float", values },
+    offset: null,
+  };
+}
+
+function encodeRows(
+  slice: FloatSlice,
+  columns: number,
+  absmax: Float32Array,
+  codes: Uint8Array,
+): void {
+  for (let begin = 0; begin < slice.values.length; begin += columns) {
+    const row = slice.values.subarray(begin, begin + columns);
+    let largest = 0;
+    for (const value of row) largest = Math.max(largest, Math.abs(value));
+    absmax[(slice.start + begin) / columns] = largest;
+    encodeRow(row, largest, codes.subarray(slice.start + begin));
+  }
+}
+
+function encodeRow(row: Float32Array, absmax: number, codes: Uint8Array): void {
+  if (absmax === 0) {
+    codes.fill(ZERO_POINT, 0, row.length);
+    return;
+  }
+  const factor = fround(127 / absmax);
+  for (let index = 0; index < row.length; index++) {
+    const rounded = fround(row[index] * factor) + ROUND_TO_EVEN - ROUND_TO_EVEN;
+    codes[index] = rounded + ZERO_POINT;
+  }
+}
+
+/** Whether the tensor accompanies an int8 weight. */
+export function isInt8Companion(name: string, checkpoint: TensorReader): boolean {
+  if (!name.endsWith(".SCB") && !name.endsWith(".weight_format")) return false;
+  return isInt8Weight(`${moduleOf(name)}.weight`, checkpoint);
+}
+
+/** Whether the checkpoint holds this weight as LLM.int8(). */
+export function isInt8Weight(name: string, checkpoint: TensorReader): boolean {
+  return name.endsWith(".weight") && checkpoint.entries.has(`${moduleOf(name)}.SCB`);
+}
+
+/** Checks the headers of a stored int8 weight and gives its shape. */
+export function int8Shape(name: string, checkpoint: TensorReader): readonly [number, number] {
+  const entry = checkpoint.entries.get(name);
+  const scb = checkpoint.entries.get(`${moduleOf(name)}.SCB`);
+  if (!entry || !scb) throw missingScb(name, entry?.file);
+  if (entry.dtype !== "int8" || entry.shape.length !== 2) {
+    throw mismatch(name, entry.file, `${entry.dtype} [${entry.shape}]`, "int8 [rows, columns]");
+  }
+  if (scb.dtype !== "float32" || !sameShape(scb.shape, [entry.shape[0]])) {
+    const found = `${scb.dtype} [${scb.shape}]`;
+    throw mismatch(`${moduleOf(name)}.SCB`, scb.file, found, `float32 [${entry.shape[0]}]`);
+  }
+  return [entry.shape[0], entry.shape[1]];
+}
+
+/** Reads a stored int8 weight. */
+export async function readInt8(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
+  const shape = int8Shape(name, checkpoint);
+  await checkFormat(`${moduleOf(name)}.weight_format`, checkpoint);
+  const scbName = `${moduleOf(name)}.SCB`;
+  const values = await checkpoint.read(scbName);
+  checkFinite({ start: 0, values: values.toFloat32() }, scbName);
+  const weight = await checkpoint.read(name);
+  return {
+    tensor: {
+      shape,
+      layout: int8Layout(shape),
+      codes: shifted(weight.bytes),
+      scale: { kind: "float", values },
+      offset: null,
+    },
+    dtype: "float16",
+  };
+}
+
+/** The state-dict tensors of an int8 weight, in the library's order. */
+export function writeInt8(name: string, { tensor }: EncodedWeight): NamedTensor[] {
+  if (tensor.scale.kind !== "float") {
+    throw new HalftoneError("unsupported", "Cannot write coded scales as LLM.int8()", {
+      tensor: name,
+    });
+  }
+  const weight = new HostTensor("int8", tensor.shape, shifted(tensor.codes));
+  return [
+    { name, tensor: weight },
+    { name: `${moduleOf(name)}.SCB`, tensor: tensor.scale.values },
+    { name: `${moduleOf(name)}.weight_format`, tensor: HostTensor.zeros("uint8", []) },
+  ];
+}
+
+/** int8 bytes to codes and back: flipping the sign bit adds 128 modulo 256. */
+function shifted(bytes: Uint8Array): Uint8Array {
+  const result = new Uint8Array(bytes.length);
+  for (let index = 0; index < bytes.length; index++) result[index] = bytes[index] ^ ZERO_POINT;
+  return result;
+}
+
+async function checkFormat(name: string, checkpoint: TensorReader): Promise<void> {
+  const entry = checkpoint.entries.get(name);
+  if (!entry) return; // older files lack it; they are row-major too
+  const format = await checkpoint.read(name);
+  if (format.dtype === "uint8" && format.size === 1 && format.bytes[0] === 0) return;
+  throw new HalftoneError("unsupported", "Cannot read an int8 weight in this order", {
+    file: entry.file,
+    tensor: name,
+    found: format.bytes[0],
+    expected: "0 (row-major)",
+  });
+}
+
+function missingScb(name: string, file: string | undefined): HalftoneError {
+  return new HalftoneError("missing_tensor", "Cannot read an LLM.int8() weight", {
+    file,
+    tensor: `${moduleOf(name)}.SCB`,
+    remedy: "The checkpoint is incomplete; save it again with Diffusers or halftone quantize",
+  });
+}
+
+function mismatch(tensor: string, file: string | undefined, found: string, expected: string) {
+  return new HalftoneError("tensor_shape_mismatch", "Cannot read an LLM.int8() weight", {
+    file,
+    tensor,
+    found,
+    expected,
+  });
+}

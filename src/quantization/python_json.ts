@@ -1,0 +1,129 @@
+/**
+ * JSON as Python's json module writes it, for bytes that Python libraries compare or check the types of:
+ * Diffusers refuses the threshold 6 where 6.0 is meant, and a quant_state is matched byte for byte.
+ */
+
+/** Values of JSON, with numbers that keep their spelling. */
+export type JsonValue =
+  | null
+  | boolean
+  | number
+  | string
+  | JsonNumber
+  | readonly JsonValue[]
+  | { readonly [key: string]: JsonValue };
+
+/** A number with its spelling (1.0 and 1e-06 are not what JavaScript would write). */
+export class JsonNumber {
+  /** The spelling. */
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+
+  /** A Python float, which always shows its point or exponent. */
+  static float(value: number): JsonNumber {
+    return new JsonNumber(pythonFloat(value));
+  }
+
+  /** The value, so that JSON.stringify and arithmetic work too. */
+  valueOf(): number {
+    return Number(this.text);
+  }
+
+  /** The value, for JSON.stringify. */
+  toJSON(): number {
+    return Number(this.text);
+  }
+}
+
+/** How to lay the text out. */
+export interface PythonJsonOptions {
+  /** Spaces per level; one line when absent. */
+  readonly indent?: number;
+  readonly sortKeys?: boolean;
+}
+
+/** json.dumps(value, indent=..., sort_keys=...): ", " and ": " on one line, non-ASCII escaped. */
+export function pythonJson(value: JsonValue, options: PythonJsonOptions = {}): string {
+  return write(value, options, 0);
+}
+
+/** Parses JSON, keeping the spelling of every number. Throws SyntaxError as JSON.parse does. */
+export function parseJsonKeepingNumbers(text: string): JsonValue {
+  JSON.parse(text); // so that marking below sees valid JSON only
+  const marked = text.replace(
+    /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g,
+    (token) => token.startsWith('"') ? token : `{"${NUMBER_KEY}":"${token}"}`,
+  );
+  return JSON.parse(
+    marked,
+    (_, value) => isMarked(value) ? new JsonNumber(value[NUMBER_KEY]) : value,
+  );
+}
+
+/** repr() of a Python float. */
+export function pythonFloat(value: number): string {
+  if (!Number.isFinite(value)) {
+    return Number.isNaN(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity";
+  }
+  if (Object.is(value, -0)) return "-0.0";
+  const [mantissa, exponentText] = value.toExponential().split("e");
+  const exponent = Number(exponentText);
+  if (exponent < -4 || exponent >= 16) return scientific(mantissa, exponent);
+  const plain = exponent < 0 ? value.toFixed(fractionDigits(mantissa, exponent)) : String(value);
+  return plain.includes(".") ? plain : `${plain}.0`;
+}
+
+/** A key no config has; it marks a number's spelling between the two passes. */
+const NUMBER_KEY = "\u0001number";
+
+function isMarked(value: unknown): value is { [NUMBER_KEY]: string } {
+  return typeof value === "object" && value !== null && NUMBER_KEY in value;
+}
+
+function scientific(mantissa: string, exponent: number): string {
+  const digits = String(Math.abs(exponent)).padStart(2, "0");
+  return `${mantissa}e${exponent < 0 ? "-" : "+"}${digits}`;
+}
+
+function fractionDigits(mantissa: string, exponent: number): number {
+  return mantissa.replace(/[-.]/g, "").length - 1 - exponent;
+}
+
+function write(value: JsonValue, options: PythonJsonOptions, level: number): string {
+  if (value === null || typeof value === "boolean") return String(value);
+  if (typeof value === "string") return quote(value);
+  if (typeof value === "number") {
+    return Number.isInteger(value) ? String(value) : pythonFloat(value);
+  }
+  if (value instanceof JsonNumber) return value.text;
+  if (Array.isArray(value)) {
+    return enclose("[", value.map((item) => write(item, options, level + 1)), "]", options, level);
+  }
+  const keys = Object.keys(value);
+  if (options.sortKeys) keys.sort();
+  const record = value as { readonly [key: string]: JsonValue };
+  const items = keys.map((key) => `${quote(key)}: ${write(record[key], options, level + 1)}`);
+  return enclose("{", items, "}", options, level);
+}
+
+function enclose(
+  open: string,
+  items: readonly string[],
+  close: string,
+  options: PythonJsonOptions,
+  level: number,
+): string {
+  if (options.indent === undefined || items.length === 0) return open + items.join(", ") + close;
+  const inner = `\n${" ".repeat(options.indent * (level + 1))}`;
+  return open + inner + items.join(`,${inner}`) + `\n${" ".repeat(options.indent * level)}` + close;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text).replace(
+    /[\u007f-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}

@@ -1,0 +1,128 @@
+/**
+ * What a quantization method is to the rest: an object that says how a weight will be stored, makes it
+ * from a dense one, and reads and writes the tensors of its Python library. A new method is a file with
+ * such an object and a row in `auto.ts`.
+ */
+
+import type { WeightInfo } from "../ops/graph.ts";
+import type { DType } from "../tensor/dtype.ts";
+import type { HostTensor } from "../tensor/host_tensor.ts";
+import type { Shape } from "../tensor/shape.ts";
+import type { Pause } from "./pause.ts";
+import type { JsonValue } from "./python_json.ts";
+import type { QuantizedTensor } from "./quantized_tensor.ts";
+import type { ModelLibrary } from "./skip_modules.ts";
+
+/** A config of a method, as a checkpoint's config.json or the caller gives it. */
+export interface QuantizationConfig {
+  /** The method as config.json names it, such as "bitsandbytes". */
+  readonly quantMethod: string;
+  /** The key of the method in Diffusers' mapping, such as "bitsandbytes_4bit". */
+  readonly backend: string;
+  /** The dictionary that Diffusers writes into config.json, in its snake_case. */
+  toDict(): { readonly [key: string]: JsonValue };
+  /** The same with plain numbers, for JSON.stringify. */
+  toJSON(): unknown;
+}
+
+/** What a checkpoint must offer; `Checkpoint` of src/io does. */
+export interface TensorReader {
+  readonly entries: ReadonlyMap<string, TensorHeader>;
+  read(name: string, options?: { shared?: boolean }): Promise<HostTensor>;
+}
+
+/** What a header says of a tensor. */
+export interface TensorHeader {
+  readonly dtype: DType;
+  readonly shape: Shape;
+  /** The file, for messages. */
+  readonly file?: string;
+}
+
+/** A tensor of a library's state dict. */
+export interface NamedTensor {
+  readonly name: string;
+  readonly tensor: HostTensor;
+}
+
+/** A tensor to come. */
+export interface NamedHeader {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: Shape;
+}
+
+/** A quantized matrix with what its library stores beside it, so that nothing is lost on writing. */
+export interface EncodedWeight {
+  readonly tensor: QuantizedTensor;
+  /** The type of the dense weight it was made from. */
+  readonly dtype: DType;
+  /** Tensors, by what follows the module's name, to be written as they were read. */
+  readonly verbatim?: ReadonlyMap<string, HostTensor>;
+}
+
+/** A method bound to a config. */
+export interface Quantizer {
+  readonly config: QuantizationConfig;
+  /** Whether a linear layer (its dotted module name) stays dense. */
+  skips(module: string): boolean;
+  /** How a dense weight of this shape will be stored; null where the method leaves such a shape dense. */
+  describe(shape: Shape): WeightInfo | null;
+  /** Quantizes a dense matrix. */
+  quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight>;
+  /** Whether this tensor of a checkpoint only accompanies a quantized weight. */
+  isCompanion(name: string, checkpoint: TensorReader): boolean;
+  /** Whether the checkpoint holds this weight quantized by the method. */
+  isStored(name: string, checkpoint: TensorReader): boolean;
+  /** How the checkpoint stores a quantized weight; reads no more than its small companions. */
+  describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo>;
+  /** Reads a quantized weight with its companions. */
+  read(name: string, checkpoint: TensorReader): Promise<EncodedWeight>;
+  /** The library's tensors of a weight, in the order of its state dict. */
+  write(name: string, weight: EncodedWeight): NamedTensor[];
+  /** The headers of what `write` will give for a dense weight; may have to look at its values. */
+  headers(
+    name: string,
+    dense: () => Promise<HostTensor>,
+    dtype: DType,
+    shape: readonly [rows: number, columns: number],
+    pause: Pause,
+  ): Promise<NamedHeader[]>;
+}
+
+/** What a quantizer must know of the component. */
+export interface QuantizerTarget {
+  /** The Python library that loads such a component; skip lists are matched as it matches them. */
+  readonly library: ModelLibrary;
+  /** Modules that the model class keeps in float32 (its _keep_in_fp32_modules). */
+  readonly keepInFloat32: readonly string[];
+}
+
+/** A `METHOD:FORMAT` of the command line. */
+export interface MethodFormat {
+  readonly name: string;
+  readonly description: string;
+  config(): QuantizationConfig;
+}
+
+/** A method: what `auto.ts` lists. */
+export interface Method {
+  readonly name: string;
+  /** Its keys in Diffusers' mapping. */
+  readonly backends: readonly string[];
+  /** Whether Transformers has a config with the same arguments, as `quantBackend` demands. */
+  readonly sharedWithTransformers: boolean;
+  /** Whether the config is of this method. */
+  accepts(config: QuantizationConfig): boolean;
+  /** Throws `quantization_config`. */
+  fromDict(dict: Readonly<Record<string, unknown>>): QuantizationConfig;
+  create(config: QuantizationConfig, target: QuantizerTarget): Quantizer;
+  /** A config dictionary, when the keys of a checkpoint show that it was quantized by this method. */
+  detect(checkpoint: TensorReader): Record<string, unknown> | null;
+  readonly formats: readonly MethodFormat[];
+}
+
+/** The module of a weight: its name without the last component. */
+export function moduleOf(weight: string): string {
+  return weight.slice(0, weight.lastIndexOf("."));
+}

@@ -1,0 +1,299 @@
+/**
+ * The weights of a component as a backend gets them: dense, quantized while they load, or read as
+ * some Python library quantized them. Opening reads headers and small companions only; a weight is
+ * read and quantized when it is asked for, one at a time.
+ */
+
+import type { StoredWeight, WeightSource } from "../backends/backend.ts";
+import { HalftoneError } from "../errors.ts";
+import type { WeightCatalog, WeightInfo } from "../ops/graph.ts";
+import type { PlanWeight } from "../plan/plan.ts";
+import { type DType, isFloat, itemSize } from "../tensor/dtype.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import { elementCount, sameShape } from "../tensor/shape.ts";
+import {
+  createQuantizer,
+  detectQuantization,
+  mergeQuantizationConfigs,
+  type QuantizationConfigLike,
+  toConfig,
+} from "./auto.ts";
+import { weightBytes } from "./layout_bytes.ts";
+import { createPause } from "./pause.ts";
+import {
+  moduleOf,
+  type QuantizationConfig,
+  type Quantizer,
+  type TensorHeader,
+  type TensorReader,
+} from "./quantizer.ts";
+import type { ModelLibrary } from "./skip_modules.ts";
+
+/** Types that float weights may be rounded to while they load. */
+export type WeightDType = "float32" | "bfloat16" | "float16";
+
+/** How to open the weights of a component. */
+export interface OpenWeightsOptions {
+  /** The component's config.json. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** How to quantize while loading; a checkpoint that is quantized already keeps its own. */
+  readonly quantizationConfig?: QuantizationConfigLike | null;
+  /**
+   * Float weights are rounded to it first, and quantized then, as Diffusers does. Without it every
+   * weight keeps the type it is stored in (where Diffusers would take float16 for bitsandbytes).
+   */
+  readonly dtype?: WeightDType;
+  /** Which `*.weight` tensors belong to linear layers. */
+  readonly linearNames: (name: string) => boolean;
+  /** Modules that the model class keeps in float32; they are not quantized either. T5: ["wo"]. */
+  readonly keepInFloat32?: readonly string[];
+  /** Told when the caller's config gives way to the checkpoint's; console.warn by default. */
+  readonly onWarning?: (message: string) => void;
+}
+
+/** Bytes of a component's weights. */
+export interface WeightMemory {
+  /** In the checkpoint's files. */
+  readonly stored: number;
+  /** As a backend will hold them, with scales and tables. */
+  readonly resident: number;
+}
+
+/** The weights of a component: what they are, and where to get them. */
+export interface ComponentWeights {
+  readonly catalog: WeightCatalog;
+  readonly source: WeightSource;
+  /** The config in effect; null when nothing is quantized. */
+  readonly quantizationConfig: QuantizationConfig | null;
+  /** Whether the checkpoint itself is quantized. */
+  readonly preQuantized: boolean;
+  memory(): WeightMemory;
+}
+
+/**
+ * Opens the weights of a component; the checkpoint must stay open as long as they are read. Throws
+ * `quantization_config`, `missing_tensor`, `tensor_shape_mismatch`.
+ */
+export async function openWeights(
+  checkpoint: TensorReader,
+  options: OpenWeightsOptions,
+): Promise<ComponentWeights> {
+  const { quantizer, preQuantized } = resolveQuantizer(checkpoint, options);
+  const weights = new Map<string, Loader>();
+  for (const [name, header] of checkpoint.entries) {
+    if (preQuantized && quantizer?.isCompanion(name, checkpoint)) continue;
+    weights.set(
+      name,
+      await chooseLoader(name, header, { checkpoint, options, quantizer, preQuantized }),
+    );
+  }
+  return {
+    catalog: { lookup: (name) => weights.get(name)?.info },
+    source: { read: (weight) => readWeight(weight, weights) },
+    quantizationConfig: quantizer?.config ?? null,
+    preQuantized,
+    memory: () => ({ stored: storedBytes(checkpoint), resident: residentBytes(weights) }),
+  };
+}
+
+/** The library whose config.json this is: Diffusers writes _class_name, Transformers does not. */
+export function libraryOf(config: Readonly<Record<string, unknown>>): ModelLibrary {
+  return "_class_name" in config ? "diffusers" : "transformers";
+}
+
+interface Resolved {
+  readonly quantizer: Quantizer | null;
+  readonly preQuantized: boolean;
+}
+
+function resolveQuantizer(checkpoint: TensorReader, options: OpenWeightsOptions): Resolved {
+  const own = options.config.quantization_config ?? detectQuantization(checkpoint);
+  const config = own
+    ? mergeQuantizationConfigs(
+      own as QuantizationConfigLike,
+      options.quantizationConfig,
+      options.onWarning,
+    )
+    : options.quantizationConfig && toConfig(options.quantizationConfig);
+  if (!config) return { quantizer: null, preQuantized: false };
+  const quantizer = createQuantizer(config, {
+    library: libraryOf(options.config),
+    keepInFloat32: options.keepInFloat32 ?? [],
+  });
+  return { quantizer, preQuantized: Boolean(own) };
+}
+
+/** What a weight is and how it is read. */
+interface Loader {
+  readonly info: WeightInfo;
+  read(): Promise<StoredWeight>;
+}
+
+interface LoaderContext extends Resolved {
+  readonly checkpoint: TensorReader;
+  readonly options: OpenWeightsOptions;
+}
+
+async function chooseLoader(
+  name: string,
+  header: TensorHeader,
+  context: LoaderContext,
+): Promise<Loader> {
+  const { quantizer, preQuantized, checkpoint } = context;
+  if (preQuantized && quantizer?.isStored(name, checkpoint)) {
+    return await storedLoader(name, quantizer, checkpoint);
+  }
+  const info = preQuantized ? null : quantizedInfo(name, header, context);
+  return info && quantizer
+    ? quantizingLoader(name, info, quantizer, context)
+    : denseLoader(name, header, context);
+}
+
+async function storedLoader(
+  name: string,
+  quantizer: Quantizer,
+  checkpoint: TensorReader,
+): Promise<Loader> {
+  const info = await quantizer.describeStored(name, checkpoint);
+  const read = async () => quantized(await quantizer.read(name, checkpoint));
+  return { info, read };
+}
+
+function quantizingLoader(
+  name: string,
+  info: WeightInfo,
+  quantizer: Quantizer,
+  { checkpoint, options }: LoaderContext,
+): Loader {
+  const read = async () => {
+    const dense = await checkpoint.read(name);
+    const rounded = options.dtype ? cast(name, dense, options.dtype) : quantizable(dense);
+    return quantized(await quantizer.quantize(name, rounded, createPause()));
+  };
+  return { info, read };
+}
+
+function denseLoader(name: string, header: TensorHeader, context: LoaderContext): Loader {
+  const { checkpoint, options } = context;
+  const dtype = denseDType(name, header.dtype, options);
+  const info: WeightInfo = {
+    shape: header.shape,
+    format: { kind: "dense", dtype },
+    activations: { kind: "float" },
+  };
+  const read = async (): Promise<StoredWeight> => {
+    return { kind: "dense", tensor: cast(name, await checkpoint.read(name), dtype) };
+  };
+  return { info, read };
+}
+
+/** How a dense weight will be quantized; null when it stays dense. */
+function quantizedInfo(
+  name: string,
+  header: TensorHeader,
+  { quantizer, options }: LoaderContext,
+): WeightInfo | null {
+  if (!quantizer || !isFloat(header.dtype) || !options.linearNames(name)) return null;
+  return quantizer.skips(moduleOf(name)) ? null : quantizer.describe(header.shape);
+}
+
+/** Rounding to float16 could make a float32 module overflow, so named ones are kept (as Transformers does). */
+function denseDType(name: string, stored: DType, options: OpenWeightsOptions): DType {
+  if (!isFloat(stored)) return stored;
+  const kept = options.keepInFloat32?.some((module) => name.split(".").includes(module)) ?? false;
+  if (kept && options.dtype === "float16") return "float32";
+  return options.dtype ?? computable(stored);
+}
+
+/** The type itself, or for storage-only types the smallest that holds their values exactly. */
+function computable(dtype: DType): DType {
+  if (dtype.startsWith("float8")) return "bfloat16";
+  return dtype === "float64" ? "float32" : dtype;
+}
+
+function quantizable(dense: HostTensor): HostTensor {
+  return dense.cast(computable(dense.dtype));
+}
+
+function cast(name: string, dense: HostTensor, dtype: DType): HostTensor {
+  const result = dense.cast(dtype);
+  if (dtype === "float16" && dense.dtype !== dtype) checkOverflow(name, result);
+  return result;
+}
+
+function checkOverflow(name: string, tensor: HostTensor): void {
+  const bits = new Uint16Array(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.size);
+  const index = bits.findIndex((value) => (value & 0x7c00) === 0x7c00);
+  if (index < 0) return;
+  throw new HalftoneError("non_finite_weight", "Cannot round a weight to float16", {
+    tensor: name,
+    found: `a value beyond 65504 at element ${index}`,
+    remedy: "Use bfloat16 or float32",
+  });
+}
+
+function quantized({ tensor }: { tensor: Extract<StoredWeight, { kind: "quantized" }>["tensor"] }) {
+  return { kind: "quantized", tensor } as const;
+}
+
+async function readWeight(
+  weight: PlanWeight,
+  weights: ReadonlyMap<string, Loader>,
+): Promise<StoredWeight> {
+  const loader = weights.get(weight.name);
+  if (!loader) {
+    throw new HalftoneError("missing_tensor", "Cannot find a weight of the plan", {
+      tensor: weight.name,
+    });
+  }
+  const stored = await loader.read();
+  if (stored.kind === "quantized") return checkedShape(weight, stored);
+  const { shape, arrangement } = weight;
+  const tensor = arrangement === "convolution" ? channelsLast(stored.tensor) : stored.tensor;
+  return { kind: "dense", tensor: sameShape(tensor.shape, shape) ? tensor : tensor.reshape(shape) };
+}
+
+function checkedShape(
+  weight: PlanWeight,
+  stored: Extract<StoredWeight, { kind: "quantized" }>,
+): StoredWeight {
+  if (elementCount(stored.tensor.shape) === elementCount(weight.shape)) return stored;
+  throw new HalftoneError("tensor_shape_mismatch", "Cannot use a quantized weight", {
+    tensor: weight.name,
+    found: `[${stored.tensor.shape}]`,
+    expected: `[${weight.shape}]`,
+  });
+}
+
+/** A convolution's [out, in, height, width] as [out, height, width, in]. */
+function channelsLast(tensor: HostTensor): HostTensor {
+  const [out, channels, height, width] = tensor.shape;
+  const size = itemSize(tensor.dtype);
+  const pixels = height * width;
+  const result = HostTensor.zeros(tensor.dtype, [out, height, width, channels]);
+  const from = tensor.bytes, to = result.bytes;
+  let position = 0;
+  for (let filter = 0; filter < out; filter++) {
+    for (let pixel = 0; pixel < pixels; pixel++) {
+      for (let channel = 0; channel < channels; channel++) {
+        const start = ((filter * channels + channel) * pixels + pixel) * size;
+        for (let byte = 0; byte < size; byte++) to[position++] = from[start + byte];
+      }
+    }
+  }
+  return result;
+}
+
+function storedBytes(checkpoint: TensorReader): number {
+  let bytes = 0;
+  for (const { dtype, shape } of checkpoint.entries.values()) {
+    bytes += elementCount(shape) * itemSize(dtype);
+  }
+  return bytes;
+}
+
+function residentBytes(weights: ReadonlyMap<string, Loader>): number {
+  let bytes = 0;
+  for (const { info } of weights.values()) bytes += weightBytes(info.shape, info.format);
+  return bytes;
+}
