@@ -84,7 +84,7 @@ function encodeRow(row: Float32Array, absmax: number, codes: Uint8Array): void {
     codes.fill(ZERO_POINT, 0, row.length);
     return;
   }
-  const factor = fround(127 / absmax);
+  const factor = fround(fround(1 / absmax) * 127); // torch's 127.0 / tensor is a reciprocal first
   for (let index = 0; index < row.length; index++) {
     const rounded = fround(row[index] * factor) + ROUND_TO_EVEN - ROUND_TO_EVEN;
     codes[index] = rounded + ZERO_POINT;
