@@ -1,14 +1,14 @@
 /** What the server needs of a pipeline: small enough that a test can write a false one. */
 
-/** The size, steps and guidance a model draws with unless a request says otherwise. */
+/** What a model recommends for requests that do not say; the pipeline knows the rest. */
 export interface PictureDefaults {
-  readonly width: number;
-  readonly height: number;
-  readonly numInferenceSteps: number;
-  readonly guidanceScale: number;
+  readonly width?: number;
+  readonly height?: number;
+  readonly numInferenceSteps?: number;
+  readonly guidanceScale?: number;
 }
 
-/** One request, complete: every default is filled in. */
+/** One request. */
 export interface PictureJob extends PictureDefaults {
   readonly prompt: string;
   readonly negativePrompt?: string;
@@ -17,13 +17,21 @@ export interface PictureJob extends PictureDefaults {
   readonly numImages: number;
 }
 
+/** What a job gives. */
+export interface MadePictures {
+  /** PNG files. */
+  readonly files: readonly Uint8Array[];
+  readonly width: number;
+  readonly height: number;
+}
+
 /** Makes pictures, one job at a time. */
 export interface PictureMaker {
   /** The model's public name. */
   readonly model: string;
   readonly defaults: PictureDefaults;
-  /** The job's PNG files; rejects with the code `aborted` soon after the signal fires. */
-  make(job: PictureJob, signal: AbortSignal): Promise<readonly Uint8Array[]>;
+  /** Makes the job's pictures; rejects with the code `aborted` soon after the signal fires. */
+  make(job: PictureJob, signal: AbortSignal): Promise<MadePictures>;
   /** Frees the model. */
   close(): Promise<void>;
 }

@@ -66,15 +66,24 @@ function jobOf(body: Body, limits: ServerLimits, defaults: PictureDefaults): Pic
     ...sizeOf(body.size ?? "auto", limits, defaults),
     numImages: body.n ?? 1,
     seed: body.seed ?? randomSeed(),
-    numInferenceSteps: body.num_inference_steps ?? defaults.numInferenceSteps,
-    guidanceScale: body.guidance_scale ?? defaults.guidanceScale,
     trueCfgScale: body.true_cfg_scale ?? 1,
-    ...(body.negative_prompt == null ? {} : { negativePrompt: body.negative_prompt }),
+    ...given("negativePrompt", body.negative_prompt),
+    ...given("numInferenceSteps", body.num_inference_steps ?? defaults.numInferenceSteps),
+    ...given("guidanceScale", body.guidance_scale ?? defaults.guidanceScale),
   };
 }
 
+/** The field when it has a value, so that the pipeline's own default stays for the rest. */
+function given<Key extends string, Value>(key: Key, value: Value | null | undefined) {
+  return value == null ? {} : { [key]: value } as { [K in Key]: Value };
+}
+
+function both({ width, height }: PictureDefaults) {
+  return { ...given("width", width), ...given("height", height) };
+}
+
 function sizeOf(size: string, limits: ServerLimits, defaults: PictureDefaults) {
-  if (size === "auto") return { width: defaults.width, height: defaults.height };
+  if (size === "auto") return both(defaults);
   const [width, height] = size.split("x").map(Number) as [number, number];
   for (const side of [width, height]) {
     if (side < limits.minSide || side > limits.maxSide || side % limits.sideMultiple !== 0) {

@@ -4,7 +4,7 @@ import { type Context, Hono } from "hono";
 import { invalidRequest } from "../api_error.ts";
 import { jsonBody } from "../guards.ts";
 import type { ServerLimits } from "../limits.ts";
-import type { PictureJob } from "../picture_maker.ts";
+import type { MadePictures, PictureJob } from "../picture_maker.ts";
 import { requestChecker } from "../request_schema.ts";
 import type { ServerState } from "../server_state.ts";
 import { requireModel } from "./models.ts";
@@ -30,8 +30,8 @@ export function imageRoutes(state: ServerState, limits: ServerLimits): Hono {
       const { model, job } = check(await bodyOf(context), maker.defaults);
       requireModel(state, model);
       const { signal } = context.req.raw;
-      const files = await state.queue.run(() => maker.make(job, signal), signal);
-      return context.json(bodyWith(job, files));
+      const made = await state.queue.run(() => maker.make(job, signal), signal);
+      return context.json(bodyWith(job, made));
     },
   );
 }
@@ -46,12 +46,12 @@ async function bodyOf(context: Context): Promise<unknown> {
   }
 }
 
-function bodyWith(job: PictureJob, files: readonly Uint8Array[]): ImagesBody {
+function bodyWith(job: PictureJob, { files, width, height }: MadePictures): ImagesBody {
   return {
     created: Math.floor(Date.now() / 1000),
     background: "opaque",
     output_format: "png",
-    size: `${job.width}x${job.height}`,
+    size: `${width}x${height}`,
     seed: job.seed,
     data: files.map((file) => ({ b64_json: base64(file) })),
   };

@@ -1,7 +1,7 @@
 /** A maker without a model: its jobs end when the test says so, or at once. */
 
 import { HalftoneError } from "../../src/errors.ts";
-import type { PictureJob, PictureMaker } from "../../server/picture_maker.ts";
+import type { MadePictures, PictureJob, PictureMaker } from "../../server/picture_maker.ts";
 
 /** A job that is running. */
 export interface FakeRun {
@@ -29,14 +29,15 @@ export class FakeMaker implements PictureMaker {
     this.#held = options.held ?? false;
   }
 
-  async make(job: PictureJob, signal: AbortSignal): Promise<Uint8Array[]> {
+  async make(job: PictureJob, signal: AbortSignal): Promise<MadePictures> {
     this.mostAtOnce = Math.max(this.mostAtOnce, ++this.#running);
     try {
       await this.#work(job, signal);
     } finally {
       this.#running--;
     }
-    return Array.from({ length: job.numImages }, () => FAKE_PNG);
+    const files = Array.from({ length: job.numImages }, () => FAKE_PNG);
+    return { files, width: job.width ?? 0, height: job.height ?? 0 };
   }
 
   close(): Promise<void> {
