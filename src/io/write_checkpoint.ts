@@ -13,6 +13,7 @@ import {
   renamePath,
   statPath,
 } from "../runtime/files.ts";
+import { type JsonValue, pythonJson } from "../quantization/python_json.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import {
   CheckpointWriter,
@@ -74,14 +75,7 @@ export async function writeSafetensors(
 
 /** Writes JSON as Diffusers does: two spaces, keys sorted, a line end. Throws `write_failed`. */
 export async function writeJson(path: string, value: Config): Promise<void> {
-  await writeAtomic(path, `${JSON.stringify(sortKeys(value), null, 2)}\n`);
-}
-
-function sortKeys(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(sortKeys);
-  if (typeof value !== "object" || value === null) return value;
-  const pairs = Object.entries(value).sort(([a], [b]) => a < b ? -1 : 1);
-  return Object.fromEntries(pairs.map(([key, item]) => [key, sortKeys(item)]));
+  await writeAtomic(path, `${pythonJson(value as JsonValue, { indent: 2, sortKeys: true })}\n`);
 }
 
 /** Copies a file; it appears whole or not at all. Throws `missing_file`, `write_failed`. */

@@ -3,19 +3,11 @@
 import { HalftoneError } from "../errors.ts";
 import type { ActivationMode } from "../ops/op_table.ts";
 import type { WeightInfo } from "../ops/graph.ts";
-import type { DType } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
-import { elementCount, type Shape } from "../tensor/shape.ts";
-import {
-  absmaxMean,
-  fourBitLayout,
-  type FourBitOptions,
-  NESTED_BLOCK_SIZE,
-  quantizeFourBit,
-} from "./bitsandbytes_4bit.ts";
+import type { Shape } from "../tensor/shape.ts";
+import { fourBitLayout, type FourBitOptions, quantizeFourBit } from "./bitsandbytes_4bit.ts";
 import {
   fourBitOwner,
-  packedShape,
   readFourBit,
   readFourBitHeader,
   STORAGE_DTYPES,
@@ -32,13 +24,11 @@ import {
   readInt8,
   writeInt8,
 } from "./bitsandbytes_int8.ts";
-import { type DenseDType, writeQuantState } from "./bitsandbytes_state.ts";
 import type { Pause } from "./pause.ts";
 import {
   type EncodedWeight,
   type Method,
   moduleOf,
-  type NamedHeader,
   type NamedTensor,
   type Quantizer,
   type QuantizerTarget,
@@ -171,44 +161,6 @@ class FourBitQuantizer extends BitsAndBytesQuantizer implements Quantizer {
       this.config.bnb4bitQuantStorage,
     );
   }
-
-  /** The length of the JSON state depends on the digits of nested_offset, hence the look at the values. */
-  async headers(
-    name: string,
-    dense: () => Promise<HostTensor>,
-    dtype: DType,
-    shape: readonly [number, number],
-    pause: Pause,
-  ): Promise<NamedHeader[]> {
-    const { quantType, blockSize, doubleQuant } = this.#options;
-    const groups = Math.ceil(elementCount(shape) / blockSize);
-    const nested = doubleQuant
-      ? {
-        blockSize: NESTED_BLOCK_SIZE,
-        offset: await absmaxMean(name, await dense(), this.#options, pause),
-      }
-      : null;
-    const state = writeQuantState({
-      quantType,
-      blockSize,
-      dtype: dtype as DenseDType,
-      shape,
-      nested,
-    });
-    const storage = this.config.bnb4bitQuantStorage;
-    const headers: NamedHeader[] = [
-      { name, dtype: storage, shape: packedShape(elementCount(shape), storage) },
-      { name: `${name}.absmax`, dtype: doubleQuant ? "uint8" : "float32", shape: [groups] },
-      { name: `${name}.quant_map`, dtype: "float32", shape: [16] },
-    ];
-    if (doubleQuant) {
-      const supers = Math.ceil(groups / NESTED_BLOCK_SIZE);
-      headers.push({ name: `${name}.nested_absmax`, dtype: "float32", shape: [supers] });
-      headers.push({ name: `${name}.nested_quant_map`, dtype: "float32", shape: [256] });
-    }
-    const stateName = `${name}.quant_state.bitsandbytes__${quantType}`;
-    return [...headers, { name: stateName, dtype: "uint8", shape: state.shape }];
-  }
 }
 
 class Int8Quantizer extends BitsAndBytesQuantizer implements Quantizer {
@@ -240,19 +192,6 @@ class Int8Quantizer extends BitsAndBytesQuantizer implements Quantizer {
 
   write(name: string, weight: EncodedWeight): NamedTensor[] {
     return writeInt8(name, weight);
-  }
-
-  headers(
-    name: string,
-    _dense: () => Promise<HostTensor>,
-    _dtype: DType,
-    shape: readonly [number, number],
-  ): Promise<NamedHeader[]> {
-    return Promise.resolve([
-      { name, dtype: "int8", shape },
-      { name: `${moduleOf(name)}.SCB`, dtype: "float32", shape: [shape[0]] },
-      { name: `${moduleOf(name)}.weight_format`, dtype: "uint8", shape: [] },
-    ]);
   }
 
   get #activations(): ActivationMode {

@@ -1,23 +1,26 @@
 /**
- * bitsandbytes' 4-bit quantization (NF4, FP4, double quantization), byte for byte as the CPU path of
- * version 0.50 does it. The CUDA kernels differ in three corners: an all-zero block gets NF4 code 0
- * there and 7 here, some FP4 near-ties fall to the other side, and double quantization picks the
- * nearest entry of its map, where the CPU looks it up in 65,536 bins. All dequantize alike.
+ * bitsandbytes' 4-bit quantization (NF4, FP4), byte for byte as the CPU path of version 0.50 does it.
+ * The CUDA kernels differ in two corners: an all-zero block gets NF4 code 0 there and 7 here (both are
+ * zero), and some FP4 near-ties fall to the other side.
  */
 
 import { HostTensor } from "../tensor/host_tensor.ts";
+import {
+  NESTED_BLOCK_SIZE,
+  type NestedPath,
+  quantizeAbsmax,
+  SMALLEST_ABSMAX,
+} from "./bitsandbytes_nested.ts";
 import {
   dynamicMapTable,
   fourBitGrid,
   fourBitTable,
   type FourBitType,
-  midpoints,
 } from "./bitsandbytes_tables.ts";
 import { packedBytes } from "./codes.ts";
 import { checkFinite, type FloatSlice, floatSlices } from "./float_slices.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, QuantizedTensor, ScaleData } from "./quantized_tensor.ts";
-import { torchMean } from "./torch_mean.ts";
 
 const fround = Math.fround;
 
@@ -28,13 +31,9 @@ export interface FourBitOptions {
   readonly blockSize: number;
   /** Whether the absmax values are quantized again. */
   readonly doubleQuant: boolean;
+  /** Which of the library's two CPU paths codes them; "native" unless given. */
+  readonly nestedPath?: NestedPath;
 }
-
-/** Groups per nested absmax; bitsandbytes knows no other. */
-export const NESTED_BLOCK_SIZE = 256;
-
-/** The smallest divisor of a block; it keeps 1 / absmax finite. */
-const SMALLEST_ABSMAX = fround(1e-38);
 
 /** The layout these options give. */
 export function fourBitLayout(options: FourBitOptions): QuantizedLayout {
@@ -71,24 +70,10 @@ export async function quantizeFourBit(
     encoder.encode(slice);
     await pause();
   }
-  const scale = options.doubleQuant ? quantizeAbsmax(absmax) : floatScale(absmax);
+  const scale = options.doubleQuant
+    ? quantizeAbsmax(absmax, options.nestedPath)
+    : floatScale(absmax);
   return { shape: [rows, columns], layout: fourBitLayout(options), codes, scale, offset: null };
-}
-
-/** The mean of all absmax: the constant that double quantization will store, known without encoding. */
-export async function absmaxMean(
-  name: string,
-  dense: HostTensor,
-  options: FourBitOptions,
-  pause: Pause,
-): Promise<number> {
-  const absmax = new Float32Array(Math.ceil(dense.size / options.blockSize));
-  const encoder = new BlockEncoder(options, dense.size, absmax, new Uint8Array(0));
-  for (const slice of floatSlices(dense, options.blockSize)) {
-    if (!encoder.measure(slice)) checkFinite(slice, name);
-    await pause();
-  }
-  return torchMean(absmax);
 }
 
 function floatScale(absmax: Float32Array): ScaleData {
@@ -202,44 +187,4 @@ function ranksOfBins(bounds: Float32Array): Uint8Array {
     ranks[bin] = bounds.findIndex((bound) => (bound + 1) * (BINS / 2) >= bin);
   }
   return ranks;
-}
-
-/** Codes the distances of absmax from their mean in the dynamic map, 256 to a nested absmax. */
-function quantizeAbsmax(absmax: Float32Array): ScaleData {
-  const mean = torchMean(absmax);
-  const distances = absmax.map((value) => value - mean);
-  const supers = new Float32Array(Math.ceil(distances.length / NESTED_BLOCK_SIZE));
-  const codes = new Uint8Array(distances.length);
-  const bins = binsOfMap(dynamicMapTable());
-  for (let block = 0; block < supers.length; block++) {
-    const begin = block * NESTED_BLOCK_SIZE;
-    const run = distances.subarray(begin, begin + NESTED_BLOCK_SIZE);
-    supers[block] = run.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
-    if (supers[block] > 0) codes.set(nestedCodes(run, supers[block], bins), begin);
-  }
-  return { kind: "coded", codes, supers: HostTensor.fromFloat32(supers), constant: mean };
-}
-
-/** The CPU path rounds a value to one of 65,536 bins before it looks for the nearest entry. */
-const NESTED_BINS = 65536;
-
-function nestedCodes(run: Float32Array, absmax: number, bins: Uint8Array): Uint8Array {
-  const reciprocal = fround(1 / absmax);
-  return Uint8Array.from(run, (value) => {
-    const scaled = Math.min(Math.max(fround(value * reciprocal), -1), 1);
-    const half = fround(scaled + 1) / 2;
-    return bins[fround(fround(half * (NESTED_BINS - 1)) + 0.5) | 0]; // NaN (0 * Infinity) is bin 0
-  });
-}
-
-function binsOfMap(map: Float32Array): Uint8Array {
-  const bounds = midpoints(map);
-  const bins = new Uint8Array(NESTED_BINS);
-  let code = 0;
-  for (let bin = 0; bin < NESTED_BINS; bin++) {
-    const value = fround(fround(2 * bin / (NESTED_BINS - 1)) - 1);
-    while (bounds[code] < value) code++;
-    bins[bin] = code;
-  }
-  return bins;
 }

@@ -7,7 +7,7 @@ import { HalftoneError } from "../errors.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
-import { NESTED_BLOCK_SIZE } from "./bitsandbytes_4bit.ts";
+import { NESTED_BLOCK_SIZE } from "./bitsandbytes_nested.ts";
 import type { FourBitType } from "./bitsandbytes_tables.ts";
 import { JsonNumber, type JsonValue, pythonJson } from "./python_json.ts";
 

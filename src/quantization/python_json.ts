@@ -102,9 +102,9 @@ function write(value: JsonValue, options: PythonJsonOptions, level: number): str
   if (Array.isArray(value)) {
     return enclose("[", value.map((item) => write(item, options, level + 1)), "]", options, level);
   }
-  const keys = Object.keys(value);
-  if (options.sortKeys) keys.sort();
   const record = value as { readonly [key: string]: JsonValue };
+  const keys = Object.keys(record).filter((key) => record[key] !== undefined);
+  if (options.sortKeys) keys.sort();
   const items = keys.map((key) => `${quote(key)}: ${write(record[key], options, level + 1)}`);
   return enclose("{", items, "}", options, level);
 }

@@ -45,13 +45,6 @@ export interface NamedTensor {
   readonly tensor: HostTensor;
 }
 
-/** A tensor to come. */
-export interface NamedHeader {
-  readonly name: string;
-  readonly dtype: DType;
-  readonly shape: Shape;
-}
-
 /** A quantized matrix with what its library stores beside it, so that nothing is lost on writing. */
 export interface EncodedWeight {
   readonly tensor: QuantizedTensor;
@@ -80,14 +73,6 @@ export interface Quantizer {
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight>;
   /** The library's tensors of a weight, in the order of its state dict. */
   write(name: string, weight: EncodedWeight): NamedTensor[];
-  /** The headers of what `write` will give for a dense weight; may have to look at its values. */
-  headers(
-    name: string,
-    dense: () => Promise<HostTensor>,
-    dtype: DType,
-    shape: readonly [rows: number, columns: number],
-    pause: Pause,
-  ): Promise<NamedHeader[]>;
 }
 
 /** What a quantizer must know of the component. */
