@@ -270,20 +270,21 @@ export function readConfig(folder: string): Promise<Config> {
 
 /** A JSON file that holds an object. Throws `missing_file`, `invalid_config`. */
 export async function readJsonObject(file: string, limit: number = CONFIG_BYTES): Promise<Config> {
-  const text = await readTextFile(file, limit);
   try {
-    const value = parseStrictJson(text);
+    const value = parseStrictJson(await readTextFile(file, limit));
     if (typeof value === "object" && value !== null && !Array.isArray(value)) {
       return value as Config;
     }
     throw new JsonFault(`a JSON ${Array.isArray(value) ? "list" : typeof value}`);
   } catch (error) {
-    if (!(error instanceof JsonFault)) throw error;
+    const isFormat = error instanceof JsonFault ||
+      (error instanceof HalftoneError && error.code === "unsupported_file");
+    if (!isFormat) throw error;
     throw new HalftoneError("invalid_config", "Cannot parse the config", {
       file,
       found: error.message,
       expected: "a JSON object",
       remedy: "Fetch the file again.",
-    });
+    }, error);
   }
 }
