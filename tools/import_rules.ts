@@ -21,6 +21,10 @@ const EVERYTHING = [
   "pipelines",
 ];
 
+// The arithmetic of the one weight layout, which knows no method.
+const LAYOUT_FILES = ["codes", "dequantize", "layout_bytes"]
+  .map((name) => `src/quantization/${name}.ts`);
+
 /** Layers in order; a layer may always import itself. */
 export const LAYERS: Readonly<Record<string, Layer>> = {
   errors: { uses: [] },
@@ -28,15 +32,19 @@ export const LAYERS: Readonly<Record<string, Layer>> = {
   runtime: { uses: ["errors", "tensor"] },
   quantization: { uses: FOUNDATION, types: ["ops", "plan", "backends", "io"] },
   ops: { uses: FOUNDATION, types: ["plan", "quantization"] },
-  plan: { uses: [...FOUNDATION, "ops"], types: ["quantization"] },
+  plan: {
+    uses: [...FOUNDATION, "ops"],
+    types: ["quantization"],
+    files: ["src/quantization/layout_bytes.ts"],
+  },
   backends: {
     uses: [...FOUNDATION, "ops", "plan"],
     types: ["quantization"],
-    files: ["src/quantization/dequantize.ts"],
+    files: LAYOUT_FILES,
   },
   io: { uses: [...FOUNDATION, "quantization"] },
   tokenizers: { uses: [...FOUNDATION, "io"] },
-  schedulers: { uses: FOUNDATION },
+  schedulers: { uses: [...FOUNDATION, "io"] },
   models: { uses: MODEL_SIDE, types: ["backends"] },
   pipelines: { uses: EVERYTHING },
   public: { uses: EVERYTHING },
