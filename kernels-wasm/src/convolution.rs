@@ -1,0 +1,104 @@
+//! conv2d as an implicit product: row r of A is the patch under output pixel r, gathered while packing,
+//! so no patch matrix ever exists. Pictures are [height, width, channels].
+
+use crate::control::Context;
+use crate::gemm::{self, PackRows, Tiling, MR};
+use crate::linear::Epilogue;
+use crate::simd::*;
+use crate::weight::Weight;
+
+#[repr(C)]
+pub struct Convolution {
+    out_height: u32,
+    out_width: u32,
+    out_channels: u32,
+    height: u32,
+    width: u32,
+    channels: u32,
+    x: *const f32,
+    /// Elements from row to row and from pixel to pixel of x.
+    row_stride: u32,
+    pixel_stride: u32,
+    kernel: u32,
+    stride: u32,
+    top: u32,
+    left: u32,
+    /// 0 or 1: x is enlarged 2^shift times before the convolution.
+    upsample_shift: u32,
+    weight: *const Weight,
+    epilogue: Epilogue,
+}
+
+impl Convolution {
+    /// The pixel under kernel position (ky, kx) of an output pixel, or null in the padding.
+    #[inline(always)]
+    unsafe fn pixel(&self, out_y: usize, out_x: usize, ky: usize, kx: usize) -> *const f32 {
+        let y = (out_y * self.stride as usize + ky).wrapping_sub(self.top as usize);
+        let x = (out_x * self.stride as usize + kx).wrapping_sub(self.left as usize);
+        let (y, x) = (y as isize >> self.upsample_shift, x as isize >> self.upsample_shift);
+        if y < 0 || x < 0 || y >= self.height as isize || x >= self.width as isize {
+            return core::ptr::null();
+        }
+        self.x
+            .add(y as usize * self.row_stride as usize + x as usize * self.pixel_stride as usize)
+    }
+
+    /// Packs one pixel's patch values [k, k + count) at every MR-th quad of `to`.
+    unsafe fn pack_patch(&self, row: usize, k: usize, count: usize, to: *mut f32) {
+        let (channels, kernel) = (self.channels as usize, self.kernel as usize);
+        let (out_y, out_x) = (row / self.out_width as usize, row % self.out_width as usize);
+        let mut done = 0;
+        while done < count {
+            let position = (k + done) / channels;
+            let channel = (k + done) % channels;
+            let run = (channels - channel).min(count - done);
+            let from = self.pixel(out_y, out_x, position / kernel, position % kernel);
+            if channels % 4 == 0 {
+                copy_quads(from, channel, run, to.add(done * MR));
+            } else {
+                for i in 0..run {
+                    let at = done + i;
+                    let value = if from.is_null() { 0.0 } else { *from.add(channel + i) };
+                    *to.add(at / 4 * 4 * MR + at % 4) = value;
+                }
+            }
+            done += run;
+        }
+        for at in count..gemm::round_up(count, 4) {
+            *to.add(at / 4 * 4 * MR + at % 4) = 0.0;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn copy_quads(from: *const f32, channel: usize, run: usize, to: *mut f32) {
+    let from = if from.is_null() { from } else { from.add(channel) };
+    for i in (0..run).step_by(4) {
+        let value = if from.is_null() { f32x4_splat(0.0) } else { load(from.add(i)) };
+        store(to.add(i * MR), value);
+    }
+}
+
+impl PackRows for Convolution {
+    unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32) {
+        for r in 0..MR {
+            if r < rows {
+                self.pack_patch(row + r, k, count, into.add(4 * r));
+            } else {
+                for q in 0..count.div_ceil(4) {
+                    store(into.add((q * MR + r) * 4), f32x4_splat(0.0));
+                }
+            }
+        }
+    }
+}
+
+pub unsafe fn run(p: &Convolution, context: &Context) {
+    let m = p.out_height as usize * p.out_width as usize;
+    let n = p.out_channels as usize;
+    let k = p.kernel as usize * p.kernel as usize * p.channels as usize;
+    let tiling = Tiling::new(m, n, context.threads);
+    while let Some(tile) = context.next_tile(tiling.total) {
+        gemm::tile(context, p, &*p.weight, &p.epilogue, tiling.tile(tile, m, n), k);
+    }
+}

@@ -1,0 +1,336 @@
+//! The one matrix product, C = A B^T, that linear, matmul and convolution share. A and B come through
+//! packers, so any storage works; B is unpacked once per (k block, 8 columns) and reused by all rows.
+//!
+//! Every sum runs over k in blocks of `K_BLOCK`, first inside a block and then over the blocks, so the
+//! result does not depend on how the tiles are cut.
+
+use crate::control::Context;
+use crate::simd::*;
+
+pub const K_BLOCK: usize = 256;
+/// Rows of a micro tile.
+pub const MR: usize = 6;
+/// Columns of a micro tile.
+pub const NR: usize = 8;
+pub const MAX_ROWS: usize = 768;
+pub const MAX_COLUMNS: usize = 128;
+
+const STRIP_BYTES: usize = MR * K_BLOCK * 4;
+const PANELS_BYTES: usize = MAX_COLUMNS * K_BLOCK * 4;
+const ROWS_BYTES: usize = NR * K_BLOCK * 4;
+const SUMS_BYTES: usize = MAX_ROWS * MAX_COLUMNS * 4;
+
+/// Scratch of one worker; the largest user is LLM.int8 with two sets of sums.
+pub const SCRATCH_BYTES: usize = STRIP_BYTES + PANELS_BYTES + ROWS_BYTES + 2 * SUMS_BYTES + 4096;
+
+/// Gives micro tile rows of A as [k / 4][MR][4], zeros beyond `rows` and k.
+pub trait PackRows {
+    unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32);
+}
+
+/// Gives 8 columns of B^T (rows of B) as [k][8], zeros beyond `columns` and k (to a multiple of 4).
+pub trait PackPanel {
+    unsafe fn pack(
+        &self,
+        column: usize,
+        columns: usize,
+        k: usize,
+        count: usize,
+        rows: *mut f32,
+        into: *mut f32,
+    );
+}
+
+/// Takes finished sums: `columns` values of row `row` from column `column` on.
+pub trait Finish {
+    unsafe fn row(&self, row: usize, column: usize, columns: usize, sums: *const f32);
+}
+
+/// How a product [m, n] is cut into tiles.
+pub struct Tiling {
+    rows_per_tile: usize,
+    columns_per_tile: usize,
+    column_tiles: usize,
+    pub total: usize,
+}
+
+#[inline(always)]
+pub fn round_up(value: usize, to: usize) -> usize {
+    value.div_ceil(to) * to
+}
+
+impl Tiling {
+    /// Large tiles for reuse, but at least three per worker where the product is big enough.
+    pub fn new(m: usize, n: usize, threads: usize) -> Self {
+        let mut rows = even_share(m, MAX_ROWS, MR);
+        let mut columns = even_share(n, MAX_COLUMNS, NR);
+        let wanted = if threads == 1 { 1 } else { 3 * threads };
+        while m.div_ceil(rows) * n.div_ceil(columns) < wanted {
+            if rows > 192 {
+                rows = round_up(rows / 2, MR);
+            } else if columns > 32 {
+                columns = round_up(columns / 2, NR);
+            } else if rows > 48 {
+                rows = round_up(rows / 2, MR);
+            } else {
+                break;
+            }
+        }
+        let column_tiles = n.div_ceil(columns);
+        let total = m.div_ceil(rows) * column_tiles;
+        Tiling { rows_per_tile: rows, columns_per_tile: columns, column_tiles, total }
+    }
+
+    /// (first row, rows, first column, columns) of a tile.
+    pub fn tile(&self, tile: usize, m: usize, n: usize) -> (usize, usize, usize, usize) {
+        let row = tile / self.column_tiles * self.rows_per_tile;
+        let column = tile % self.column_tiles * self.columns_per_tile;
+        let rows = self.rows_per_tile.min(m - row);
+        (row, rows, column, self.columns_per_tile.min(n - column))
+    }
+}
+
+/// The size of equal parts of `total`, each at most `most` and a multiple of `unit`.
+fn even_share(total: usize, most: usize, unit: usize) -> usize {
+    let parts = total.div_ceil(most).max(1);
+    round_up(total.div_ceil(parts), unit)
+}
+
+/// The regions of a worker's scratch.
+pub struct Regions {
+    pub strip: *mut f32,
+    pub rows: *mut f32,
+    pub panels: *mut f32,
+    pub sums: *mut f32,
+    pub more_sums: *mut f32,
+}
+
+pub unsafe fn regions(context: &Context) -> Regions {
+    let strip = context.scratch;
+    let rows = strip.add(STRIP_BYTES);
+    let panels = rows.add(ROWS_BYTES);
+    let sums = panels.add(PANELS_BYTES);
+    Regions {
+        strip: strip as *mut f32,
+        rows: rows as *mut f32,
+        panels: panels as *mut f32,
+        sums: sums as *mut f32,
+        more_sums: sums.add(SUMS_BYTES) as *mut f32,
+    }
+}
+
+/// Computes one tile of C and hands its rows to `finish`.
+pub unsafe fn tile(
+    context: &Context,
+    a: &dyn PackRows,
+    b: &dyn PackPanel,
+    finish: &dyn Finish,
+    (row, rows, column, columns): (usize, usize, usize, usize),
+    k: usize,
+) {
+    let regions = regions(context);
+    let stride = round_up(columns, NR);
+    accumulate(context, &regions, a, b, (row, rows, column, columns), k, regions.sums);
+    for i in 0..rows {
+        finish.row(row + i, column, columns, regions.sums.add(i * stride));
+    }
+}
+
+/// Fills `sums` [rows to a multiple of MR, columns to a multiple of NR] with the tile's products.
+pub unsafe fn accumulate(
+    context: &Context,
+    regions: &Regions,
+    a: &dyn PackRows,
+    b: &dyn PackPanel,
+    (row, rows, column, columns): (usize, usize, usize, usize),
+    k: usize,
+    sums: *mut f32,
+) {
+    let stride = round_up(columns, NR);
+    let kernel = microkernel(context);
+    let mut first = 0;
+    while first < k {
+        let count = K_BLOCK.min(k - first);
+        let padded = round_up(count, 4);
+        for j in (0..columns).step_by(NR) {
+            let panel = regions.panels.add(j * padded);
+            b.pack(column + j, NR.min(columns - j), first, count, regions.rows, panel);
+        }
+        for i in (0..rows).step_by(MR) {
+            a.pack(row + i, MR.min(rows - i), first, count, regions.strip);
+            for j in (0..columns).step_by(NR) {
+                let panel = regions.panels.add(j * padded);
+                kernel(regions.strip, panel, padded / 4, sums.add(i * stride + j), stride, first > 0);
+            }
+        }
+        first += count;
+    }
+}
+
+/// C [MR, NR] (rows `stride` apart) = (C when `add`) + strip [quads][MR][4] x panel [4 quads][NR].
+pub type Microkernel =
+    unsafe fn(strip: *const f32, panel: *const f32, quads: usize, c: *mut f32, stride: usize, add: bool);
+
+/// The microkernel the host chose; all give the same bits.
+pub fn microkernel(context: &Context) -> Microkernel {
+    match context.microkernel() {
+        1 => kernel_shuffle,
+        _ => kernel_splat,
+    }
+}
+
+macro_rules! for_rows {
+    ($m:ident) => {
+        $m!(0);
+        $m!(1);
+        $m!(2);
+        $m!(3);
+        $m!(4);
+        $m!(5);
+    };
+}
+
+#[inline(always)]
+unsafe fn finish_tile(acc: &[[v128; 2]; MR], c: *mut f32, stride: usize, add: bool) {
+    for r in 0..MR {
+        let to = c.add(r * stride);
+        if add {
+            store(to, f32x4_add(load(to), acc[r][0]));
+            store(to.add(4), f32x4_add(load(to.add(4)), acc[r][1]));
+        } else {
+            store(to, acc[r][0]);
+            store(to.add(4), acc[r][1]);
+        }
+    }
+}
+
+/// A values by load-and-splat: few registers, many loads.
+unsafe fn kernel_splat(
+    strip: *const f32,
+    panel: *const f32,
+    quads: usize,
+    c: *mut f32,
+    stride: usize,
+    add: bool,
+) {
+    let mut acc = [[f32x4_splat(0.0); 2]; MR];
+    let (mut a, mut b) = (strip, panel);
+    for _ in 0..quads {
+        macro_rules! step {
+            ($k:literal) => {
+                let b0 = load(b.add($k * NR));
+                let b1 = load(b.add($k * NR + 4));
+                macro_rules! row {
+                    ($r:literal) => {
+                        let x = v128_load32_splat(a.add($r * 4 + $k) as *const u32);
+                        acc[$r][0] = madd(x, b0, acc[$r][0]);
+                        acc[$r][1] = madd(x, b1, acc[$r][1]);
+                    };
+                }
+                for_rows!(row);
+            };
+        }
+        step!(0);
+        step!(1);
+        step!(2);
+        step!(3);
+        a = a.add(4 * MR);
+        b = b.add(4 * NR);
+    }
+    finish_tile(&acc, c, stride, add);
+}
+
+/// A values four at a time, spread by lane shuffles: fewer loads, for engines that check each one.
+unsafe fn kernel_shuffle(
+    strip: *const f32,
+    panel: *const f32,
+    quads: usize,
+    c: *mut f32,
+    stride: usize,
+    add: bool,
+) {
+    let mut acc = [[f32x4_splat(0.0); 2]; MR];
+    let (mut a, mut b) = (strip, panel);
+    for _ in 0..quads {
+        macro_rules! step {
+            ($k:literal) => {
+                let b0 = load(b.add($k * NR));
+                let b1 = load(b.add($k * NR + 4));
+                macro_rules! row {
+                    ($r:literal) => {
+                        let x = load(a.add($r * 4));
+                        let x = i32x4_shuffle::<$k, $k, $k, $k>(x, x);
+                        acc[$r][0] = madd(x, b0, acc[$r][0]);
+                        acc[$r][1] = madd(x, b1, acc[$r][1]);
+                    };
+                }
+                for_rows!(row);
+            };
+        }
+        step!(0);
+        step!(1);
+        step!(2);
+        step!(3);
+        a = a.add(4 * MR);
+        b = b.add(4 * NR);
+    }
+    finish_tile(&acc, c, stride, add);
+}
+
+/// Packs rows that lie in memory with unit stride: `source(r)` gives row r at the block's first k.
+#[inline(always)]
+pub unsafe fn pack_rows(
+    source: impl Fn(usize) -> *const f32,
+    rows: usize,
+    count: usize,
+    into: *mut f32,
+) {
+    for r in 0..MR {
+        let to = into.add(4 * r);
+        if r >= rows {
+            for q in 0..count.div_ceil(4) {
+                store(to.add(q * 4 * MR), f32x4_splat(0.0));
+            }
+            continue;
+        }
+        let from = source(r);
+        for q in 0..count / 4 {
+            store(to.add(q * 4 * MR), load(from.add(4 * q)));
+        }
+        if count % 4 != 0 {
+            let q = count / 4;
+            store(to.add(q * 4 * MR), load_some(from.add(4 * q), count % 4));
+        }
+    }
+}
+
+/// Transposes 8 rows of `count` values (`source(r)` gives row r; rows beyond `columns` are zero).
+#[inline(always)]
+pub unsafe fn pack_panel(
+    source: impl Fn(usize) -> *const f32,
+    columns: usize,
+    count: usize,
+    into: *mut f32,
+) {
+    for half in 0..2 {
+        let at = |r: usize, k: usize, n: usize| {
+            let row = 4 * half + r;
+            if row < columns {
+                load_some(source(row).add(k), n)
+            } else {
+                f32x4_splat(0.0)
+            }
+        };
+        let mut k = 0;
+        while k < count {
+            let n = (count - k).min(4);
+            let (a, b, c, d) = transpose(at(0, k, n), at(1, k, n), at(2, k, n), at(3, k, n));
+            let to = into.add(k * NR + 4 * half);
+            store(to, a);
+            store(to.add(NR), b);
+            store(to.add(2 * NR), c);
+            store(to.add(3 * NR), d);
+            k += 4;
+        }
+    }
+}

@@ -1,0 +1,103 @@
+/** Encoders of linear and conv2d, which end alike: bias, activation, gate, residual. */
+
+import { type Activation, UNARY_KINDS } from "../../ops/op_table.ts";
+import type { PlanWeight } from "../../plan/plan.ts";
+import type { StepEncoder } from "./encode.ts";
+import { invalid, type MatrixView } from "./operand_view.ts";
+import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
+
+/** output, bias, gate, residual, activation. */
+function epilogue(
+  encoder: StepEncoder,
+  output: MatrixView,
+  operands: { bias: number; gate?: number; residual: number },
+  activation: Activation,
+): Word[] {
+  const { rows, columns } = output;
+  return [
+    output.address,
+    output.stride,
+    encoder.vector(operands.bias, columns),
+    ...(operands.gate === undefined ? [0, 0] : encoder.rows(operands.gate, rows, columns)),
+    ...encoder.rows(operands.residual, rows, columns),
+    UNARY_KINDS.indexOf(activation),
+  ];
+}
+
+/** linear: m, n, k, x, weight, epilogue; with LLM.int8() also threshold, marks, absmax, in three steps. */
+export function encodeLinear(encoder: StepEncoder): void {
+  if (encoder.step.op !== "linear") return;
+  const { activation, activations } = encoder.step.attributes;
+  const x = encoder.matrix(0);
+  const weight = encoder.weight(1);
+  const output = encoder.outputMatrix();
+  if (weight.columns !== x.columns || output.rows !== x.rows || output.columns !== weight.rows) {
+    throw invalid("linear shapes differ", { x, weight, output });
+  }
+  const parameters = [
+    x.rows,
+    weight.rows,
+    x.columns,
+    x.address,
+    x.stride,
+    weight.address,
+    ...epilogue(encoder, output, { bias: 2, gate: 3, residual: 4 }, activation),
+  ];
+  if (activations.kind === "float") return encoder.emit(parameters);
+  checkInt8Weight(encoder);
+  const marks = encoder.scratch(x.columns * 4);
+  const absmax = encoder.scratch(x.rows * 4);
+  const all = [...parameters, float(activations.threshold), marks, absmax];
+  encoder.emit(all, TAPE_OPCODE.markOutliers);
+  encoder.emit(all, TAPE_OPCODE.findAbsmax);
+  encoder.emit(all, TAPE_OPCODE.linearInt8);
+}
+
+function checkInt8Weight(encoder: StepEncoder): void {
+  const operand = encoder.operand(1);
+  const weight: PlanWeight | undefined = operand.kind === "weight"
+    ? encoder.plan.weights[operand.weight]
+    : undefined;
+  if (weight?.format.kind === "quantized") {
+    const { bits, value, groupSize, offset } = weight.format.layout;
+    const isRowWise = groupSize === weight.shape[1] && offset === null;
+    if (bits === 8 && value.kind === "integer" && isRowWise) return;
+  }
+  throw invalid("LLM.int8() needs 8-bit integer codes with one scale per row", weight?.name);
+}
+
+/** conv2d: output and input sizes, x and its strides, kernel geometry, weight, epilogue. */
+export function encodeConvolution(encoder: StepEncoder): void {
+  if (encoder.step.op !== "conv2d") return;
+  const { kernel, stride, padding, upsample, activation } = encoder.step.attributes;
+  const x = encoder.view(0);
+  const weight = encoder.weight(1);
+  const output = encoder.output();
+  const [height, width, channels] = x.shape;
+  const [outHeight, outWidth, outChannels] = output.shape;
+  const [top, left, bottom, right] = padding;
+  const expected = [height * upsample + top + bottom, width * upsample + left + right]
+    .map((size) => Math.floor((size - kernel) / stride) + 1);
+  const isValid = x.shape.length === 3 && output.shape.length === 3 &&
+    weight.columns === kernel * kernel * channels && weight.rows === outChannels &&
+    outHeight === expected[0] && outWidth === expected[1] && (channels === 1 || x.strides[2] === 1);
+  if (!isValid) throw invalid("conv2d shapes differ", { x, weight, output });
+  encoder.emit([
+    outHeight,
+    outWidth,
+    outChannels,
+    height,
+    width,
+    channels,
+    x.address,
+    x.strides[0],
+    x.strides[1],
+    kernel,
+    stride,
+    top,
+    left,
+    upsample === 2 ? 1 : 0,
+    weight.address,
+    ...epilogue(encoder, encoder.outputMatrix(), { bias: 2, residual: 3 }, activation),
+  ]);
+}

@@ -1,0 +1,39 @@
+/** What the host and its workers say to each other. */
+
+/** One weight unit to copy from its home into a streaming slot. */
+export interface SegmentCopy {
+  readonly from: Uint8Array;
+  readonly to: number;
+}
+
+/** From the host. */
+export type HostMessage =
+  | {
+    readonly kind: "start";
+    readonly module: WebAssembly.Module;
+    readonly memory: WebAssembly.Memory;
+    readonly control: number;
+    readonly thread: number;
+    readonly threads: number;
+    readonly scratch: number;
+    readonly stackTop: number;
+  }
+  | { readonly kind: "run"; readonly tape: number; readonly steps: number }
+  | {
+    readonly kind: "start_loader";
+    readonly memory: WebAssembly.Memory;
+    readonly control: number;
+  }
+  | {
+    readonly kind: "add_program";
+    readonly program: number;
+    readonly segments: readonly (readonly SegmentCopy[])[];
+  }
+  | { readonly kind: "remove_program"; readonly program: number }
+  | { readonly kind: "load"; readonly program: number };
+
+/** From a worker. */
+export type WorkerMessage =
+  | { readonly kind: "ready" }
+  | { readonly kind: "done"; readonly status: number }
+  | { readonly kind: "failed"; readonly reason: string };

@@ -1,0 +1,10 @@
+/** Fails when the committed WebAssembly modules were built from other sources than those here. */
+
+import process from "node:process";
+import { KERNEL_SOURCE_HASH } from "../src/backends/wasm/generated/source_hash.ts";
+import { kernelSourceHash } from "./kernel_source_hash.ts";
+
+if (kernelSourceHash() !== KERNEL_SOURCE_HASH) {
+  console.error("The WebAssembly modules are stale: run kernels-wasm/build.sh");
+  process.exit(1);
+}
