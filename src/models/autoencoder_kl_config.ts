@@ -21,6 +21,8 @@ export interface AutoencoderKLConfig {
   readonly layersPerBlock: number;
   readonly normNumGroups: number;
   readonly actFn: string;
+  /** Side of the pictures it was made for, in pixels. */
+  readonly sampleSize: number;
   readonly scalingFactor: number;
   readonly shiftFactor: number;
   readonly useQuantConv: boolean;
@@ -45,6 +47,7 @@ export function parseAutoencoderKLConfig(config: Config): AutoencoderKLConfig {
     layersPerBlock: configCount(config, "layers_per_block", 1, layers),
     normNumGroups: configCount(config, "norm_num_groups", 32, features),
     actFn: configString(config, "act_fn", { default: "silu" }),
+    sampleSize: configCount(config, "sample_size", 32, 1 << 20),
     scalingFactor: configNumber(config, "scaling_factor", {
       default: 0.18215,
       min: Number.MIN_VALUE,

@@ -36,6 +36,8 @@ export interface T5Config {
 export class T5EncoderModel {
   /** The parsed config.json. */
   readonly config: T5Config;
+  /** Modules whose range float16 lacks; Transformers keeps them in float32. */
+  readonly keepInFloat32: readonly string[] = ["wo"];
   readonly #activation: (x: Tensor) => Tensor;
 
   /** Takes the content of config.json; throws `invalid_config`. */

@@ -1,0 +1,129 @@
+/** The stages of a FluxPipeline: text encoders, modulation, denoising, decoding. */
+
+import type { Backend } from "../backends/backend.ts";
+import type { CLIPTextModel } from "../models/clip.ts";
+import type { T5EncoderModel } from "../models/t5.ts";
+import type { FluxComponents, TextPart } from "./flux_components.ts";
+import type { PlannedStage } from "./memory_plan.ts";
+import { Stage, type StageSizes } from "./stage.ts";
+import type { StageClock } from "./stage_clock.ts";
+import type { TextEncoder } from "./text_encoding.ts";
+
+/** All stages, in the order of a run. */
+export interface FluxStages {
+  readonly clip: TextEncoder<CLIPTextModel> | null;
+  readonly t5: TextEncoder<T5EncoderModel> | null;
+  readonly modulation: Stage<{ steps: number }>;
+  readonly denoise: Stage<{ height: number; width: number; textTokens: number }>;
+  readonly decode: Stage<{ height: number; width: number }>;
+}
+
+/** Which weights stay on the backend after use. */
+export interface KeepPolicy {
+  readonly textEncoders: boolean;
+  readonly modulation: boolean;
+}
+
+/** Sizes of one picture's run. */
+export interface FluxSizes {
+  /** Tokens down and across. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly textTokens: number;
+  /** T5 tokens of a prompt. */
+  readonly maxSequenceLength: number;
+  readonly steps: number;
+}
+
+/** The smallest run there is: its plans name the same weights as all others. */
+export const SMALLEST_SIZES: FluxSizes = {
+  rows: 1,
+  columns: 1,
+  textTokens: 1,
+  maxSequenceLength: 1,
+  steps: 1,
+};
+
+/** Makes the stages over a backend. */
+export function fluxStages(
+  components: FluxComponents,
+  backend: Backend,
+  clock: StageClock,
+  keep: KeepPolicy,
+): FluxStages {
+  const { transformer, vae, clip, t5 } = components;
+  const textEncoder = <Model extends CLIPTextModel | T5EncoderModel>(
+    part: TextPart<Model> | null,
+  ): TextEncoder<Model> | null => {
+    if (!part) return null;
+    const { component } = part;
+    const stage = new Stage<{ tokens: number }>({
+      name: component.name,
+      component,
+      keepsWeights: keep.textEncoders,
+      backend,
+      clock,
+      capture: (graph, sizes) => component.model.captureEncode(graph, sizes),
+    });
+    return { ...part, stage };
+  };
+  return {
+    clip: textEncoder(clip),
+    t5: textEncoder(t5),
+    modulation: new Stage({
+      name: "transformer.modulation",
+      component: transformer,
+      keepsWeights: keep.modulation,
+      backend,
+      clock,
+      capture: (graph, sizes) => transformer.model.captureModulation(graph, sizes),
+    }),
+    denoise: new Stage({
+      name: "transformer.denoise",
+      component: transformer,
+      keepsWeights: true,
+      backend,
+      clock,
+      capture: (graph, sizes) => transformer.model.captureDenoise(graph, sizes),
+    }),
+    decode: new Stage({
+      name: "vae.decode",
+      component: vae,
+      keepsWeights: true,
+      backend,
+      clock,
+      capture: (graph, sizes) => vae.model.captureDecode(graph, sizes),
+    }),
+  };
+}
+
+/** A stage with its sizes in one run. */
+export interface SizedStage {
+  readonly stage: Stage;
+  readonly sizes: StageSizes;
+}
+
+/** The stages in the order of a run, each with its sizes. */
+export function sizedStages(stages: FluxStages, sizes: FluxSizes): SizedStage[] {
+  const { clip, t5, modulation, denoise, decode } = stages;
+  const { rows, columns, textTokens, steps } = sizes;
+  const list: SizedStage[] = [];
+  const add = <Sizes extends StageSizes>(stage: Stage<Sizes>, own: Sizes): void => {
+    list.push({ stage: stage as unknown as Stage, sizes: own });
+  };
+  if (clip) add(clip.stage, { tokens: clip.component.model.config.maxPositionEmbeddings });
+  if (t5) add(t5.stage, { tokens: sizes.maxSequenceLength });
+  add(modulation, { steps });
+  add(denoise, { height: rows, width: columns, textTokens });
+  add(decode, { height: 2 * rows, width: 2 * columns });
+  return list;
+}
+
+/** Plans all stages of a run. */
+export function planStages(stages: readonly SizedStage[], backend: Backend): PlannedStage[] {
+  return stages.map(({ stage, sizes }) => {
+    const plan = stage.plan(sizes);
+    const { name, keepsWeights } = stage;
+    return { name, plan, keepsWeights, scratchBytes: backend.scratchBytes(plan) };
+  });
+}

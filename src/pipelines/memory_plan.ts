@@ -1,0 +1,44 @@
+/** What a run will need, from plans alone. */
+
+import type { Backend } from "../backends/backend.ts";
+import { HalftoneError } from "../errors.ts";
+import type { Plan } from "../plan/plan.ts";
+import type { MemoryReport } from "./flux_options.ts";
+
+/** A stage in the order of a run. */
+export interface PlannedStage {
+  readonly name: string;
+  readonly plan: Plan;
+  /** Whether its weights stay after use. */
+  readonly keepsWeights: boolean;
+  /** Bytes beside weights and arena. */
+  readonly scratchBytes: number;
+}
+
+/** Adds up what the stages hold at the same time; all kept weights come first when all are kept. */
+export function plannedMemory(stages: readonly PlannedStage[]): Omit<MemoryReport, "stored"> {
+  const keepsAll = stages.every((stage) => stage.keepsWeights);
+  let held = keepsAll ? stages.reduce((sum, { plan }) => sum + plan.weightBytes, 0) : 0;
+  let resident = held;
+  let peak = 0;
+  for (const { plan, keepsWeights, scratchBytes } of stages) {
+    const during = keepsAll ? held : held + plan.weightBytes;
+    resident = Math.max(resident, during);
+    peak = Math.max(peak, during + plan.arenaBytes + scratchBytes);
+    if (keepsWeights) held = during;
+  }
+  return { resident, peak };
+}
+
+/** Throws `out_of_memory` before anything runs when a stage's intermediates cannot fit. */
+export function checkArena(stages: readonly PlannedStage[], backend: Backend): void {
+  const { arenaBytes } = backend.limits;
+  const tooLarge = stages.find((stage) => stage.plan.arenaBytes > arenaBytes);
+  if (!tooLarge) return;
+  throw new HalftoneError("out_of_memory", `Cannot fit ${tooLarge.name} into memory`, {
+    field: "width",
+    found: `${tooLarge.plan.arenaBytes} bytes of intermediates`,
+    expected: `at most ${arenaBytes} bytes on backend ${backend.name}`,
+    remedy: "Choose a smaller width and height",
+  });
+}

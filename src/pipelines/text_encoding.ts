@@ -1,0 +1,110 @@
+/** From prompts to what the transformer is conditioned on. */
+
+import type { CLIPTextModel } from "../models/clip.ts";
+import type { T5EncoderModel } from "../models/t5.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import type { Component } from "./component.ts";
+import type { PromptSource } from "./flux_request.ts";
+import type { Stage, StageUse } from "./stage.ts";
+
+/** Turns a text into a fixed number of token ids, cut or padded. */
+export interface PromptTokenizer {
+  encode(text: string, options: { maxLength: number }): Int32Array;
+}
+
+/** A text encoder with its tokenizer. */
+export interface TextEncoder<Model extends CLIPTextModel | T5EncoderModel> {
+  readonly component: Component<Model>;
+  readonly tokenizer: PromptTokenizer;
+  readonly stage: Stage<{ tokens: number }>;
+}
+
+/** The two text encoders of FLUX.1. */
+export interface FluxTextEncoders {
+  readonly clip: TextEncoder<CLIPTextModel>;
+  readonly t5: TextEncoder<T5EncoderModel>;
+}
+
+/** What one prompt conditions the transformer with; equal prompts share the tensors. */
+export interface PromptConditioning {
+  /** [text tokens, joint features] */
+  readonly text: HostTensor;
+  /** [1, pooled features] */
+  readonly pooled: HostTensor;
+}
+
+/**
+ * Conditioning of several sources, a list per source, one encoder after the other, each distinct
+ * prompt once.
+ */
+export async function encodeSources(
+  sources: readonly PromptSource[],
+  encoders: FluxTextEncoders | null,
+  maxSequenceLength: number,
+  use: StageUse,
+): Promise<PromptConditioning[][]> {
+  const texts = sources.filter((source) => source.kind === "text");
+  const clipPrompts = texts.flatMap((source) => source.clip);
+  const t5Prompts = texts.flatMap((source) => source.t5);
+  const pooled = encoders && await pooledByPrompt(encoders.clip, clipPrompts, use);
+  const states = encoders && await statesByPrompt(encoders.t5, t5Prompts, maxSequenceLength, use);
+  return sources.map((source) => {
+    if (source.kind === "embeds") return splitEmbeds(source.text, source.pooled);
+    return source.clip.map((prompt, index) => ({
+      pooled: pooled!.get(prompt)!,
+      text: states!.get(source.t5[index])!,
+    }));
+  });
+}
+
+/** CLIP's pooled vector, [1, hidden], of each distinct prompt. */
+async function pooledByPrompt(
+  encoder: TextEncoder<CLIPTextModel>,
+  prompts: readonly string[],
+  use: StageUse,
+): Promise<Map<string, HostTensor>> {
+  const { model } = encoder.component;
+  const { hiddenSize, maxPositionEmbeddings } = model.config;
+  const states = await statesByPrompt(encoder, prompts, maxPositionEmbeddings, use);
+  return new Map([...states].map(([prompt, tensor]) => {
+    const ids = encoder.tokenizer.encode(prompt, { maxLength: maxPositionEmbeddings });
+    const start = model.pooledRow(ids) * hiddenSize;
+    const row = tensor.toFloat32().slice(start, start + hiddenSize);
+    return [prompt, HostTensor.fromFloat32(row, [1, hiddenSize])];
+  }));
+}
+
+/** An encoder's states, [tokens, features], of each distinct prompt. */
+async function statesByPrompt(
+  { stage, tokenizer }: TextEncoder<CLIPTextModel | T5EncoderModel>,
+  prompts: readonly string[],
+  tokens: number,
+  use: StageUse,
+): Promise<Map<string, HostTensor>> {
+  const states = new Map<string, HostTensor>();
+  if (prompts.length === 0) return states;
+  await stage.run({ tokens }, use, async (program) => {
+    for (const prompt of new Set(prompts)) {
+      const ids = tokenizer.encode(prompt, { maxLength: tokens });
+      program.write("ids", HostTensor.fromInt32(ids));
+      await program.run({ signal: use.signal });
+      states.set(prompt, program.read("states"));
+    }
+  });
+  return states;
+}
+
+/** Given embeddings, one conditioning per row. */
+export function splitEmbeds(text: HostTensor, pooled: HostTensor): PromptConditioning[] {
+  const [batch, tokens, features] = text.shape;
+  const states = text.toFloat32();
+  const vectors = pooled.toFloat32();
+  const width = pooled.shape[1];
+  return Array.from({ length: batch }, (_, row) => ({
+    text: HostTensor.fromFloat32(
+      states.slice(row * tokens * features, (row + 1) * tokens * features),
+      [tokens, features],
+    ),
+    pooled: HostTensor.fromFloat32(vectors.slice(row * width, (row + 1) * width), [1, width]),
+  }));
+}

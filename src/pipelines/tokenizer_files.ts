@@ -1,0 +1,28 @@
+/** Tokenizers from their folders. */
+
+import { joinPath, readTextFile, statPath } from "../runtime/files.ts";
+import { ClipTokenizer } from "../tokenizers/clip.ts";
+import { TOKENIZER_FILE_NAMES, type TokenizerFiles } from "../tokenizers/files.ts";
+import { T5Tokenizer } from "../tokenizers/t5.ts";
+
+/** No real vocabulary file is larger. */
+const MAX_FILE_BYTES = 64 * 2 ** 20;
+
+/** CLIP's tokenizer of a folder. Throws `missing_file`, `invalid_config`. */
+export async function loadClipTokenizer(folder: string): Promise<ClipTokenizer> {
+  return ClipTokenizer.fromFiles(await readTokenizerFiles(folder));
+}
+
+/** T5's tokenizer of a folder. Throws `missing_file`, `invalid_config`. */
+export async function loadT5Tokenizer(folder: string): Promise<T5Tokenizer> {
+  return T5Tokenizer.fromFiles(await readTokenizerFiles(folder));
+}
+
+async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {
+  const files: TokenizerFiles = {};
+  for (const key of Object.keys(TOKENIZER_FILE_NAMES) as (keyof TokenizerFiles)[]) {
+    const path = joinPath(folder, TOKENIZER_FILE_NAMES[key]);
+    if (await statPath(path)) files[key] = await readTextFile(path, MAX_FILE_BYTES);
+  }
+  return files;
+}
