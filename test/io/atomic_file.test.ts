@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { HalftoneError } from "../../src/errors.ts";
 import {
@@ -10,7 +10,7 @@ import {
 } from "../../src/runtime/atomic_file.ts";
 import { writeCheckpoint, writeSafetensors } from "../../src/io/write_checkpoint.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
-import { inFolder, rejects } from "./support.ts";
+import { inFolder, namesIn, rejects } from "./support.ts";
 
 /** A file system in memory, one step of which fails. */
 class FaultyFiles implements AtomicFileSystem {
@@ -110,7 +110,7 @@ test("a real file replaces an old one and leaves no other names", async () => {
     await writeFile(`${folder}/out.bin`, "old");
     await writeAtomic(`${folder}/out.bin`, "new text");
     assert.equal(await readFile(`${folder}/out.bin`, "utf8"), "new text");
-    assert.deepEqual(await readdir(folder), ["out.bin"]);
+    assert.deepEqual(await namesIn(folder), ["out.bin"]);
   });
 });
 
@@ -118,7 +118,7 @@ test("many bytes arrive in order", async () => {
   await inFolder(async (folder) => {
     const file = await createAtomicFile(`${folder}/big.bin`);
     for (let part = 0; part < 20; part++) await file.write(new Uint8Array(100_000).fill(part));
-    assert.deepEqual(await readdir(folder).then((names) => names.includes("big.bin")), false);
+    assert.deepEqual((await namesIn(folder)).includes("big.bin"), false);
     await file.commit();
     const bytes = await readFile(`${folder}/big.bin`);
     assert.equal(bytes.length, 2_000_000);
@@ -131,7 +131,7 @@ test("a folder that does not exist, and a folder in the place of the file, are r
     await rejects(() => writeAtomic(`${folder}/no/out.png`, DATA), "write_failed", /make it first/);
     await mkdir(`${folder}/out.png`);
     await rejects(() => writeAtomic(`${folder}/out.png`, DATA), "write_failed");
-    assert.deepEqual(await readdir(folder), ["out.png"]);
+    assert.deepEqual(await namesIn(folder), ["out.png"]);
   });
 });
 
@@ -143,7 +143,7 @@ test("a relative name is written into the current folder", async () => {
     chdir(folder);
     try {
       await writeAtomic(name, DATA);
-      assert.deepEqual(await readdir(folder), [name]);
+      assert.deepEqual(await namesIn(folder), [name]);
     } finally {
       chdir(before);
     }
@@ -180,7 +180,7 @@ test("a real full disk is reported as full, and nothing half-written is left", a
       ];
       for (const attempt of attempts) {
         await rejects(attempt, "write_failed", /the disk is full/);
-        assert.deepEqual(await readdir(folder), ["fits.png"]);
+        assert.deepEqual(await namesIn(folder), ["fits.png"]);
       }
     } finally {
       execFileSync("umount", [folder]);

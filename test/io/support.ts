@@ -1,7 +1,7 @@
 /** What the tests of this folder share. */
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { type ErrorCode, HalftoneError } from "../../src/errors.ts";
 
@@ -37,6 +37,11 @@ export async function inFolder(action: (folder: string) => Promise<void>): Promi
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** The names in a folder, sorted: runtimes list them in different orders. */
+export async function namesIn(folder: string): Promise<string[]> {
+  return (await readdir(folder)).sort();
 }
 
 /** Asserts that an action fails with a code, and with a message that matches. */
