@@ -51,10 +51,11 @@ export interface Checkpoint {
   /** The `__metadata__` of its files. */
   readonly metadata: Readonly<Record<string, string>>;
   /**
-   * Reads one tensor; `shared` puts it into a SharedArrayBuffer. Throws `missing_tensor`,
-   * `non_finite_weight` unless such were allowed, `out_of_memory`, `closed`.
+   * Reads one tensor; `shared` puts it into a SharedArrayBuffer, `packed` says that its type is only a
+   * view of packed codes, which may look like NaN. Throws `missing_tensor`, `non_finite_weight` unless
+   * such were allowed, `out_of_memory`, `closed`.
    */
-  read(name: string, options?: { shared?: boolean }): Promise<HostTensor>;
+  read(name: string, options?: { shared?: boolean; packed?: boolean }): Promise<HostTensor>;
   close(): Promise<void>;
 }
 
@@ -219,7 +220,10 @@ class SourceCheckpoint implements Checkpoint {
     readonly options: CheckpointOptions,
   ) {}
 
-  async read(name: string, options: { shared?: boolean } = {}): Promise<HostTensor> {
+  async read(
+    name: string,
+    options: { shared?: boolean; packed?: boolean } = {},
+  ): Promise<HostTensor> {
     if (this.#closed) {
       throw new HalftoneError("closed", "Cannot read from a closed checkpoint", {
         file: this.path,
@@ -230,7 +234,7 @@ class SourceCheckpoint implements Checkpoint {
     const bytes = allocate(entry, options.shared ?? false);
     await entry.source.read(entry.offset, entry.bytes, bytes);
     const tensor = new HostTensor(entry.dtype, entry.shape, bytes);
-    if (!this.options.allowNonFinite) checkFinite(tensor, name, entry.file);
+    if (!this.options.allowNonFinite && !options.packed) checkFinite(tensor, name, entry.file);
     return tensor;
   }
 

@@ -93,7 +93,7 @@ async function nestedScale(
 /** Reads a stored weight whole. */
 export async function readFourBit(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
   const { state, layout } = await readFourBitHeader(name, checkpoint);
-  const packed = await checkpoint.read(name);
+  const packed = await checkpoint.read(name, { packed: true });
   const count = elementCount(state.shape);
   const codes = swapNibbles(packed.bytes);
   if (count % 2 === 1) codes[codes.length - 1] &= 15; // the library pads with a code, the layout with 0

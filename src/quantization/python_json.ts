@@ -77,10 +77,11 @@ export function pythonFloat(value: number): string {
 }
 
 /** A key no config has; it marks a number's spelling between the two passes. */
-const NUMBER_KEY = "\u0001number";
+const NUMBER_KEY = "spelling of a number";
 
 function isMarked(value: unknown): value is { [NUMBER_KEY]: string } {
-  return typeof value === "object" && value !== null && NUMBER_KEY in value;
+  if (typeof value !== "object" || value === null || !(NUMBER_KEY in value)) return false;
+  return /^-?\d[\d.eE+-]*$/.test(String(value[NUMBER_KEY]));
 }
 
 function scientific(mantissa: string, exponent: number): string {

@@ -28,7 +28,8 @@ export interface QuantizationConfig {
 /** What a checkpoint must offer; `Checkpoint` of src/io does. */
 export interface TensorReader {
   readonly entries: ReadonlyMap<string, TensorHeader>;
-  read(name: string, options?: { shared?: boolean }): Promise<HostTensor>;
+  /** `packed`: the type is only a view of packed codes, which may look like NaN. */
+  read(name: string, options?: { shared?: boolean; packed?: boolean }): Promise<HostTensor>;
 }
 
 /** What a header says of a tensor. */

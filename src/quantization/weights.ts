@@ -34,7 +34,7 @@ export type WeightDType = "float32" | "bfloat16" | "float16";
 
 /** How to open the weights of a component. */
 export interface OpenWeightsOptions {
-  /** The component's config.json. */
+  /** The component's config.json; {} when it has none. */
   readonly config: Readonly<Record<string, unknown>>;
   /** How to quantize while loading; a checkpoint that is quantized already keeps its own. */
   readonly quantizationConfig?: QuantizationConfigLike | null;
@@ -101,12 +101,14 @@ export function libraryOf(config: Readonly<Record<string, unknown>>): ModelLibra
   return "_class_name" in config ? "diffusers" : "transformers";
 }
 
-interface Resolved {
+/** The quantizer of a component, if any, and whether the checkpoint was quantized by it already. */
+export interface Resolved {
   readonly quantizer: Quantizer | null;
   readonly preQuantized: boolean;
 }
 
-function resolveQuantizer(checkpoint: TensorReader, options: OpenWeightsOptions): Resolved {
+/** Finds the config in effect: the checkpoint's own, what its keys show, or the caller's. */
+export function resolveQuantizer(checkpoint: TensorReader, options: OpenWeightsOptions): Resolved {
   const own = options.config.quantization_config ?? detectQuantization(checkpoint);
   const config = own
     ? mergeQuantizationConfigs(
@@ -139,11 +141,11 @@ async function chooseLoader(
   header: TensorHeader,
   context: LoaderContext,
 ): Promise<Loader> {
-  const { quantizer, preQuantized, checkpoint } = context;
+  const { quantizer, preQuantized, checkpoint, options } = context;
   if (preQuantized && quantizer?.isStored(name, checkpoint)) {
     return await storedLoader(name, quantizer, checkpoint);
   }
-  const info = preQuantized ? null : quantizedInfo(name, header, context);
+  const info = preQuantized ? null : quantizedInfo(name, header, quantizer, options.linearNames);
   return info && quantizer
     ? quantizingLoader(name, info, quantizer, context)
     : denseLoader(name, header, context);
@@ -167,7 +169,7 @@ function quantizingLoader(
 ): Loader {
   const read = async () => {
     const dense = await checkpoint.read(name);
-    const rounded = options.dtype ? cast(name, dense, options.dtype) : quantizable(dense);
+    const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
     return quantized(await quantizer.quantize(name, rounded, createPause()));
   };
   return { info, read };
@@ -182,23 +184,31 @@ function denseLoader(name: string, header: TensorHeader, context: LoaderContext)
     activations: { kind: "float" },
   };
   const read = async (): Promise<StoredWeight> => {
-    return { kind: "dense", tensor: cast(name, await checkpoint.read(name), dtype) };
+    return { kind: "dense", tensor: castWeight(name, await checkpoint.read(name), dtype) };
   };
   return { info, read };
 }
 
 /** How a dense weight will be quantized; null when it stays dense. */
-function quantizedInfo(
+export function quantizedInfo(
   name: string,
   header: TensorHeader,
-  { quantizer, options }: LoaderContext,
+  quantizer: Quantizer | null,
+  linearNames: (name: string) => boolean,
 ): WeightInfo | null {
-  if (!quantizer || !isFloat(header.dtype) || !options.linearNames(name)) return null;
+  if (!quantizer || !isFloat(header.dtype) || !linearNames(name)) return null;
   return quantizer.skips(moduleOf(name)) ? null : quantizer.describe(header.shape);
 }
 
-/** Rounding to float16 could make a float32 module overflow, so named ones are kept (as Transformers does). */
-function denseDType(name: string, stored: DType, options: OpenWeightsOptions): DType {
+/**
+ * The type a dense weight will have. Modules the class keeps in float32 escape rounding to float16 only,
+ * as in Transformers.
+ */
+export function denseDType(
+  name: string,
+  stored: DType,
+  options: Pick<OpenWeightsOptions, "dtype" | "keepInFloat32">,
+): DType {
   if (!isFloat(stored)) return stored;
   const kept = options.keepInFloat32?.some((module) => name.split(".").includes(module)) ?? false;
   if (kept && options.dtype === "float16") return "float32";
@@ -206,16 +216,13 @@ function denseDType(name: string, stored: DType, options: OpenWeightsOptions): D
 }
 
 /** The type itself, or for storage-only types the smallest that holds their values exactly. */
-function computable(dtype: DType): DType {
+export function computable(dtype: DType): DType {
   if (dtype.startsWith("float8")) return "bfloat16";
   return dtype === "float64" ? "float32" : dtype;
 }
 
-function quantizable(dense: HostTensor): HostTensor {
-  return dense.cast(computable(dense.dtype));
-}
-
-function cast(name: string, dense: HostTensor, dtype: DType): HostTensor {
+/** The weight in another type; a value that float16 cannot hold throws `non_finite_weight`. */
+export function castWeight(name: string, dense: HostTensor, dtype: DType): HostTensor {
   const result = dense.cast(dtype);
   if (dtype === "float16" && dense.dtype !== dtype) checkOverflow(name, result);
   return result;
@@ -248,8 +255,10 @@ async function readWeight(
   }
   const stored = await loader.read();
   if (stored.kind === "quantized") return checkedShape(weight, stored);
-  const { shape, arrangement } = weight;
-  const tensor = arrangement === "convolution" ? channelsLast(stored.tensor) : stored.tensor;
+  const { shape, arrangement, format } = weight;
+  const arranged = arrangement === "convolution" ? channelsLast(stored.tensor) : stored.tensor;
+  // Vectors and convolutions are float32 in every plan, whatever type they are stored in.
+  const tensor = format.kind === "dense" ? arranged.cast(format.dtype) : arranged;
   return { kind: "dense", tensor: sameShape(tensor.shape, shape) ? tensor : tensor.reshape(shape) };
 }
 

@@ -1,0 +1,257 @@
+/**
+ * Quantizing a checkpoint into another one in its library's own layout, and back. One weight is in
+ * memory at a time.
+ */
+
+import { HalftoneError } from "../errors.ts";
+import { dequantize } from "../quantization/dequantize.ts";
+import { createPause } from "../quantization/pause.ts";
+import { type JsonValue, parseJsonKeepingNumbers } from "../quantization/python_json.ts";
+import type { QuantizationConfig, Quantizer } from "../quantization/quantizer.ts";
+import {
+  castWeight,
+  computable,
+  denseDType,
+  libraryOf,
+  quantizedInfo,
+  resolveQuantizer,
+  type WeightDType,
+} from "../quantization/weights.ts";
+import {
+  folderOf,
+  joinPath,
+  nameOf,
+  readTextFile,
+  remove,
+  renamePath,
+  statPath,
+} from "../runtime/files.ts";
+import { isFloat } from "../tensor/dtype.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import { type Checkpoint, openCheckpoint, readConfig, type TensorEntry } from "./checkpoint.ts";
+import type { WriteCheckpointOptions, WrittenCheckpoint } from "./checkpoint_writer.ts";
+import type { Config } from "./config.ts";
+import { type NamedTensor, writeCheckpoint } from "./write_checkpoint.ts";
+
+/** What both directions may be told. */
+export interface ConvertOptions {
+  /** Float weights are rounded to it (before quantizing); each keeps its own type without it. */
+  readonly dtype?: WeightDType;
+  /** The infix of the source's weight files, such as "fp16". */
+  readonly variant?: string;
+  /** Bytes per file of a folder; 10 GB unless given. */
+  readonly maxShardSize?: number;
+  readonly signal?: AbortSignal;
+  /** Called after each tensor of the source. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** How to quantize. */
+export interface QuantizeOptions extends ConvertOptions {
+  readonly quantizationConfig: QuantizationConfig;
+  /** Which tensors are weights of linear layers; every 2-D `*.weight` unless given. */
+  readonly linearNames?: (name: string) => boolean;
+  /** Modules the model class keeps in float32; T5: ["wo"]. */
+  readonly keepInFloat32?: readonly string[];
+}
+
+/**
+ * Quantizes a component folder (weights and config.json) into the folder `destination`, or one
+ * safetensors file into the file `destination`. Throws `quantization_config` when the source is
+ * quantized already, and what reading and writing throw.
+ */
+export async function quantizeCheckpoint(
+  source: string,
+  destination: string,
+  options: QuantizeOptions,
+): Promise<WrittenCheckpoint> {
+  return await convert(source, destination, options, (checkpoint, config) => {
+    const { quantizer, preQuantized } = resolveQuantizer(checkpoint, {
+      linearNames: () => false,
+      ...options,
+      config,
+      onWarning: () => {},
+    });
+    if (preQuantized || !quantizer) throw alreadyQuantized(source);
+    return {
+      config: { quantization_config: quantizer.config.toDict() },
+      encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
+    };
+  });
+}
+
+/**
+ * The reverse: weights become dense in `dtype`, or in the type they were quantized from, and config.json
+ * loses its quantization_config. Throws `quantization_config` when the source is not quantized.
+ */
+export async function dequantizeCheckpoint(
+  source: string,
+  destination: string,
+  options: ConvertOptions = {},
+): Promise<WrittenCheckpoint> {
+  return await convert(source, destination, options, (checkpoint, config) => {
+    const { quantizer } = resolveQuantizer(checkpoint, { config, linearNames: () => false });
+    if (!quantizer) throw notQuantized(source);
+    return {
+      config: { quantization_config: undefined },
+      encode: (entry) => dequantizeTensor(entry, checkpoint, quantizer, options),
+    };
+  });
+}
+
+/** Whether a component folder or file is quantized. */
+export async function isQuantizedCheckpoint(path: string): Promise<boolean> {
+  const config = await isFolder(path) ? await readConfig(path) : {};
+  const checkpoint = await openCheckpoint(path, { variantFallback: true });
+  try {
+    return resolveQuantizer(checkpoint, { config, linearNames: () => false }).preQuantized;
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+interface Conversion {
+  /** Keys to change in config.json; undefined removes one. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** What becomes of a tensor of the source. */
+  encode(entry: TensorEntry): Promise<readonly NamedTensor[]>;
+}
+
+async function convert(
+  source: string,
+  destination: string,
+  options: ConvertOptions,
+  prepare: (checkpoint: Checkpoint, config: Config) => Conversion,
+): Promise<WrittenCheckpoint> {
+  const folder = await isFolder(source);
+  const config = folder ? await readConfig(source) : {};
+  const checkpoint = await openCheckpoint(source, {
+    variant: options.variant,
+    variantFallback: true,
+  });
+  try {
+    const conversion = prepare(checkpoint, config);
+    const tensors = convertAll(checkpoint, conversion, options);
+    if (!folder) return await writeFile(destination, tensors, checkpoint);
+    const changed = { ...await spelledConfig(source), ...conversion.config };
+    return await writeCheckpoint(destination, changed, tensors, writeOptions(config, options));
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function* convertAll(
+  checkpoint: Checkpoint,
+  conversion: Conversion,
+  options: ConvertOptions,
+): AsyncGenerator<NamedTensor> {
+  let done = 0;
+  for (const entry of checkpoint.entries.values()) {
+    throwIfAborted(options.signal);
+    yield* await conversion.encode(entry);
+    options.onProgress?.(++done, checkpoint.entries.size);
+  }
+}
+
+async function quantizeTensor(
+  entry: TensorEntry,
+  checkpoint: Checkpoint,
+  quantizer: Quantizer,
+  options: QuantizeOptions,
+): Promise<readonly NamedTensor[]> {
+  const { name } = entry;
+  const linearNames = options.linearNames ?? isMatrixWeight(entry);
+  if (!quantizedInfo(name, entry, quantizer, linearNames)) {
+    return [await convertDense(entry, checkpoint, options)];
+  }
+  const dense = await checkpoint.read(name);
+  const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
+  return quantizer.write(name, await quantizer.quantize(name, rounded, createPause()));
+}
+
+async function dequantizeTensor(
+  entry: TensorEntry,
+  checkpoint: Checkpoint,
+  quantizer: Quantizer,
+  options: ConvertOptions,
+): Promise<readonly NamedTensor[]> {
+  const { name } = entry;
+  if (quantizer.isCompanion(name, checkpoint)) return [];
+  if (!quantizer.isStored(name, checkpoint)) {
+    return [await convertDense(entry, checkpoint, options)];
+  }
+  const { tensor, dtype } = await quantizer.read(name, checkpoint);
+  const dense = HostTensor.fromFloat32(dequantize(tensor), tensor.shape);
+  return [{ name, tensor: castWeight(name, dense, options.dtype ?? dtype) }];
+}
+
+async function convertDense(
+  entry: TensorEntry,
+  checkpoint: Checkpoint,
+  options: ConvertOptions & { readonly keepInFloat32?: readonly string[] },
+): Promise<NamedTensor> {
+  const tensor = await checkpoint.read(entry.name);
+  if (!isFloat(entry.dtype) || options.dtype === undefined) return { name: entry.name, tensor };
+  const dtype = denseDType(entry.name, entry.dtype, options);
+  return { name: entry.name, tensor: castWeight(entry.name, tensor, dtype) };
+}
+
+function isMatrixWeight(entry: TensorEntry): (name: string) => boolean {
+  return (name) => name.endsWith(".weight") && entry.shape.length === 2;
+}
+
+/** Writes one file by way of a folder beside it, which spools the tensors instead of holding them. */
+async function writeFile(
+  path: string,
+  tensors: AsyncIterable<NamedTensor>,
+  checkpoint: Checkpoint,
+): Promise<WrittenCheckpoint> {
+  const random = crypto.getRandomValues(new Uint32Array(2)).join("-");
+  const folder = joinPath(folderOf(path), `.${nameOf(path)}.${random}.part`);
+  const metadata = { format: "pt", ...checkpoint.metadata };
+  try {
+    const options = { baseName: "model", maxShardSize: Infinity, metadata } as const;
+    const { files, totalSize } = await writeCheckpoint(folder, undefined, tensors, options);
+    await renamePath(joinPath(folder, files[0]), path);
+    return { files: [nameOf(path)], totalSize };
+  } finally {
+    await remove(folder);
+  }
+}
+
+/** config.json with its numbers as they are spelled: 1.0 and 1e-06 stay floats to Python. */
+async function spelledConfig(folder: string): Promise<Config> {
+  const text = await readTextFile(joinPath(folder, "config.json"));
+  return parseJsonKeepingNumbers(text) as { readonly [key: string]: JsonValue };
+}
+
+function writeOptions(config: Config, options: ConvertOptions): WriteCheckpointOptions {
+  const baseName = libraryOf(config) === "diffusers" ? "diffusion_pytorch_model" : "model";
+  return { baseName, maxShardSize: options.maxShardSize };
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return (await statPath(path))?.kind === "folder";
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (!signal?.aborted) return;
+  throw new HalftoneError("aborted", "Cannot finish the conversion: aborted", {}, signal.reason);
+}
+
+function alreadyQuantized(file: string): HalftoneError {
+  return new HalftoneError("quantization_config", "Cannot quantize a quantized checkpoint", {
+    file,
+    remedy: "Dequantize it first, or start from the original",
+  });
+}
+
+function notQuantized(file: string): HalftoneError {
+  return new HalftoneError(
+    "quantization_config",
+    "Cannot dequantize a checkpoint that is not quantized",
+    {
+      file,
+    },
+  );
+}
