@@ -23,8 +23,7 @@ import { INDEX_LIMITS, parseShardIndex } from "./shard_index.ts";
 /** Where models are, unless the environment variable HF_ENDPOINT says otherwise. */
 const HUB_ENDPOINT = "https://huggingface.co";
 
-/** How long a connection may bring nothing. */
-const STALL_MILLISECONDS = 30_000;
+const STALL_TIMEOUT = 30_000;
 
 /** A model id and where to put it. */
 export interface HubOptions {
@@ -36,6 +35,10 @@ export interface HubOptions {
   readonly cacheFolder: string;
   /** An access token, for models behind a licence; HF_TOKEN unless given. */
   readonly token?: string;
+  /** The Hub's address; HF_ENDPOINT or the public Hub unless given. */
+  readonly endpoint?: string;
+  /** How long a connection may bring nothing, in milliseconds; 30,000 unless given. */
+  readonly stallTimeout?: number;
   readonly signal?: AbortSignal;
   /** Called as bytes arrive. */
   readonly onProgress?: (progress: DownloadProgress) => void;
@@ -71,11 +74,13 @@ export function modelCacheFolder(cacheFolder: string, id: string): string {
 }
 
 class HubDownload {
-  readonly #endpoint = (environmentVariable("HF_ENDPOINT") ?? HUB_ENDPOINT).replace(/\/+$/, "");
+  readonly #endpoint: string;
   readonly #folder: string;
   #commit = "";
 
   constructor(readonly id: string, readonly options: HubOptions) {
+    const endpoint = options.endpoint ?? environmentVariable("HF_ENDPOINT") ?? HUB_ENDPOINT;
+    this.#endpoint = endpoint.replace(/\/+$/, "");
     this.#folder = modelCacheFolder(options.cacheFolder, id);
   }
 
@@ -172,7 +177,7 @@ class HubDownload {
     hash: StreamHash,
   ): Promise<void> {
     let done = 0;
-    for await (const bytes of chunks(response, this.options.signal)) {
+    for await (const bytes of chunks(response, this.options)) {
       done += bytes.byteLength;
       if (done > file.size) break;
       hash.update(bytes);
@@ -251,13 +256,16 @@ function requireFile(files: readonly HubFile[], path: string, id: string): HubFi
 }
 
 /** The body piece by piece; ends with an error when nothing comes for too long. */
-async function* chunks(response: Response, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+async function* chunks(response: Response, options: HubOptions): AsyncGenerator<Uint8Array> {
   const reader = response.body?.getReader();
   if (reader === undefined) return;
   try {
     while (true) {
-      const { done, value } = await withTimeout(reader.read(), STALL_MILLISECONDS);
-      throwIfAborted(signal);
+      const { done, value } = await withTimeout(
+        reader.read(),
+        options.stallTimeout ?? STALL_TIMEOUT,
+      );
+      throwIfAborted(options.signal);
       if (done) return;
       yield value;
     }
