@@ -25,36 +25,63 @@ pub fn exp(x: v128) -> v128 {
     f32x4_mul(f32x4_mul(y, first), second)
 }
 
-/// x / (1 + e^-y)
-#[inline(always)]
-fn times_sigmoid(x: v128, y: v128) -> v128 {
-    f32x4_div(x, f32x4_add(f32x4_splat(1.0), exp(f32x4_neg(y))))
+/// Four numbers to more than single precision: high + low.
+struct Precise {
+    high: v128,
+    low: v128,
 }
 
-/// The error function (two ranges after N. Juffa), within about 1e-7.
+/// A polynomial of x in double precision; where e^x is large or small its argument must be better
+/// than a float.
 #[inline(always)]
-pub fn erf(a: v128) -> v128 {
-    let t = f32x4_abs(a);
-    let s = f32x4_mul(a, a);
-    let mut small = f32x4_splat(-5.967_617e-4);
-    small = madd(small, s, f32x4_splat(4.991_194_2e-3));
-    small = madd(small, s, f32x4_splat(-2.676_813_5e-2));
-    small = madd(small, s, f32x4_splat(1.128_199_25e-1));
-    small = madd(small, s, f32x4_splat(-3.761_253_4e-1));
-    small = madd(small, s, f32x4_splat(1.283_791_7e-1));
-    small = madd(small, a, a);
-    let mut r = madd(f32x4_splat(-1.728_534_7e-5), t, f32x4_splat(3.831_971_3e-4));
-    let u = madd(f32x4_splat(-3.883_964_4e-3), t, f32x4_splat(2.425_462_2e-2));
-    r = madd(r, s, u);
-    r = madd(r, t, f32x4_splat(-1.067_778_8e-1));
-    r = madd(r, t, f32x4_splat(-6.348_467e-1));
-    r = madd(r, t, f32x4_splat(-1.287_175_1e-1));
-    r = madd(r, t, f32x4_neg(t));
-    let tail = f32x4_sub(f32x4_splat(1.0), exp(r));
-    // Beyond 10 the polynomial itself would overflow towards +infinity.
-    let tail = v128_bitselect(f32x4_splat(1.0), tail, f32x4_gt(t, f32x4_splat(10.0)));
-    let sign = v128_and(a, i32x4_splat(i32::MIN));
-    v128_bitselect(v128_or(tail, sign), small, f32x4_gt(t, f32x4_splat(0.927_734_4)))
+fn precisely(x: v128, f: impl Fn(v128) -> v128) -> Precise {
+    let first = f(f64x2_promote_low_f32x4(x));
+    let second = f(f64x2_promote_low_f32x4(i64x2_shuffle::<1, 0>(x, x)));
+    let join = |a, b| i64x2_shuffle::<0, 2>(f32x4_demote_f64x2_zero(a), f32x4_demote_f64x2_zero(b));
+    let high = join(first, second);
+    let rest = |whole, part| f64x2_sub(whole, f64x2_promote_low_f32x4(part));
+    let low = join(rest(first, high), rest(second, i64x2_shuffle::<1, 0>(high, high)));
+    Precise { high, low }
+}
+
+/// e^(high + low)
+#[inline(always)]
+fn exp_precise(x: Precise) -> v128 {
+    let e = exp(x.high);
+    // Infinite arguments have no low part.
+    let low = v128_and(x.low, f32x4_lt(f32x4_abs(x.low), f32x4_splat(1.0)));
+    f32x4_mul(e, f32x4_add(low, f32x4_splat(1.0)))
+}
+
+/// x / (1 + power)
+#[inline(always)]
+fn over_one_plus(x: v128, power: v128) -> v128 {
+    f32x4_div(x, f32x4_add(f32x4_splat(1.0), power))
+}
+
+/// x (1 + erf(x / sqrt 2)) / 2 through erfc (Numerical Recipes, 6.2), accurate far into the tail.
+#[inline(always)]
+fn gelu_erf(x: v128) -> v128 {
+    let z = f32x4_mul(f32x4_abs(x), f32x4_splat(core::f32::consts::FRAC_1_SQRT_2));
+    let t = f32x4_div(f32x4_splat(1.0), madd(f32x4_splat(0.5), z, f32x4_splat(1.0)));
+    let mut p = f32x4_splat(0.170_872_77);
+    for c in [
+        -0.822_152_23,
+        1.488_515_87,
+        -1.135_203_98,
+        0.278_868_07,
+        -0.186_288_06,
+        0.096_784_18,
+        0.374_091_96,
+        1.000_023_68,
+        -1.265_512_23,
+    ] {
+        p = madd(p, t, f32x4_splat(c));
+    }
+    let bell = exp_precise(precisely(x, |x| f64x2_mul(f64x2_mul(x, x), f64x2_splat(-0.5))));
+    let tail = f32x4_mul(f32x4_mul(t, bell), exp(p)); // erfc(z)
+    let half = f32x4_mul(f32x4_mul(x, f32x4_splat(0.5)), tail);
+    v128_bitselect(half, f32x4_sub(x, half), f32x4_lt(x, f32x4_splat(0.0)))
 }
 
 /// A unary function by its number; the affine pair is used by `UNARY_AFFINE` alone.
@@ -72,17 +99,21 @@ pub fn unary(kind: u32, x: v128, multiplier: v128, addend: v128) -> v128 {
 #[inline(always)]
 pub fn activation(kind: u32, x: v128) -> v128 {
     match kind {
-        UNARY_SILU => times_sigmoid(x, x),
+        UNARY_SILU => over_one_plus(x, exp(f32x4_neg(x))),
         UNARY_GELU_TANH => {
-            let cube = f32x4_mul(f32x4_mul(x, x), x);
-            let u = f32x4_add(x, f32x4_mul(f32x4_splat(0.044_715), cube));
-            times_sigmoid(x, f32x4_mul(u, f32x4_splat(1.595_769_1))) // 2 sqrt(2 / pi)
+            // -2 sqrt(2 / pi) (x + 0.044715 x^3)
+            let power = precisely(x, |x| {
+                let square = f64x2_mul(x, x);
+                let cubic = f64x2_mul(square, f64x2_splat(-1.595_769_121_605_730_7 * 0.044_715));
+                f64x2_mul(x, f64x2_add(cubic, f64x2_splat(-1.595_769_121_605_730_7)))
+            });
+            over_one_plus(x, exp_precise(power))
         }
-        UNARY_GELU_ERF => {
-            let e = erf(f32x4_mul(x, f32x4_splat(core::f32::consts::FRAC_1_SQRT_2)));
-            f32x4_mul(f32x4_mul(x, f32x4_splat(0.5)), f32x4_add(e, f32x4_splat(1.0)))
+        UNARY_GELU_ERF => gelu_erf(x),
+        UNARY_QUICK_GELU => {
+            let power = precisely(x, |x| f64x2_mul(x, f64x2_splat(-1.702)));
+            over_one_plus(x, exp_precise(power))
         }
-        UNARY_QUICK_GELU => times_sigmoid(x, f32x4_mul(x, f32x4_splat(1.702))),
         UNARY_RELU => f32x4_max(x, f32x4_splat(0.0)),
         _ => x,
     }
