@@ -1,7 +1,11 @@
 /** The command line as a whole. */
 
 import { Command } from "commander";
+import { doctorCommand } from "./commands/doctor.ts";
+import { generateCommand } from "./commands/generate.ts";
 import { inspectCommand } from "./commands/inspect.ts";
+import { planCommand } from "./commands/plan.ts";
+import { serveCommand } from "./commands/serve.ts";
 
 /** All commands; usage errors are thrown, not exited on. */
 export function createProgram(): Command {
@@ -10,7 +14,11 @@ export function createProgram(): Command {
     .showHelpAfterError("(--help lists the options)")
     .exitOverride();
   const commands = [
+    generateCommand(),
     inspectCommand(),
+    planCommand(),
+    doctorCommand(),
+    serveCommand(),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;

@@ -6,7 +6,7 @@ import { isTerminal, writeText } from "../src/runtime/system.ts";
 
 /** Shows one stage at a time. */
 export interface Progress {
-  /** Begins or advances a stage; it ends when `done` reaches `total`, or another stage begins. */
+  /** Advances a stage; it ends when `done` reaches `total`, or another stage begins. */
   show(stage: string, done: number, total: number, unit: string): void;
   /** Says something between stages. */
   say(text: string): void;
@@ -54,20 +54,21 @@ class BarProgress implements Progress {
   }
 }
 
-/** How many lines a long stage gets; steps of the denoising loop get one each. */
-const LINES_PER_STAGE = 10;
+/** Seconds between two lines of one stage; steps of the denoising loop get a line each. */
+const SECONDS_BETWEEN_LINES = 2;
 
 class LineProgress implements Progress {
   #stage = "";
-  #mark = 0;
   #started = 0;
+  #lastLine = 0;
 
   show(stage: string, done: number, total: number, unit: string): void {
-    if (stage !== this.#stage) this.#begin(stage);
-    const mark = unit === "steps" ? done : Math.floor(done / total * LINES_PER_STAGE);
-    if (mark === this.#mark) return;
-    this.#mark = mark;
-    const seconds = ((performance.now() - this.#started) / 1000).toFixed(1);
+    const now = performance.now();
+    if (stage !== this.#stage) this.#begin(stage, now);
+    const isDue = now - this.#lastLine >= SECONDS_BETWEEN_LINES * 1000;
+    if (!isDue && done < total && unit !== "steps") return;
+    this.#lastLine = now;
+    const seconds = ((now - this.#started) / 1000).toFixed(1);
     this.say(`${stage}: ${done}/${total} ${unit}, ${seconds} s`);
   }
 
@@ -79,9 +80,9 @@ class LineProgress implements Progress {
     this.#stage = "";
   }
 
-  #begin(stage: string): void {
+  #begin(stage: string, now: number): void {
     this.#stage = stage;
-    this.#mark = 0;
-    this.#started = performance.now();
+    this.#started = now;
+    this.#lastLine = now;
   }
 }

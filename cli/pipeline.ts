@@ -1,0 +1,43 @@
+/** From options of the command line to an open pipeline; shared by `generate`, `plan` and `serve`. */
+
+import { FluxPipeline } from "../src/pipelines/flux.ts";
+import type { FluxPipelineOptions } from "../src/pipelines/flux_options.ts";
+import { type GenerationDefaults, readGenerationDefaults } from "./generation_defaults.ts";
+import { modelPath } from "./model_path.ts";
+import type { ModelOptions } from "./options.ts";
+import type { Progress } from "./progress.ts";
+import { parseQuantizeFlags } from "../src/quantization/formats.ts";
+
+/** A pipeline, where it came from, and what its model likes to be asked for. */
+export interface OpenedPipeline {
+  readonly path: string;
+  readonly pipeline: FluxPipeline;
+  readonly defaults: GenerationDefaults;
+}
+
+/** Opens the pipeline that the options name; the caller disposes of it. */
+export async function openPipeline(
+  options: ModelOptions,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<OpenedPipeline> {
+  const path = await modelPath(options.model);
+  const defaults = await readGenerationDefaults(path);
+  const pipeline = await FluxPipeline.fromPretrained(path, {
+    ...pipelineOptions(options),
+    signal,
+    onProgress: ({ stage, done, total }) => progress.show(`load ${stage}`, done, total, "weights"),
+  });
+  return { path, pipeline, defaults };
+}
+
+/** The pipeline's options that the command line's mean. */
+export function pipelineOptions(options: ModelOptions): FluxPipelineOptions {
+  return {
+    backend: options.backend,
+    dtype: options.dtype,
+    threads: options.threads,
+    strict: options.strict,
+    quantizationConfig: parseQuantizeFlags(options.quantize),
+  };
+}
