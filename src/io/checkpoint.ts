@@ -33,8 +33,11 @@ import { chooseWeightFile, noWeights, type WeightFileOptions } from "./weight_fi
 
 /** A tensor of a checkpoint. */
 export interface TensorEntry {
+  /** The name it is stored under. */
   readonly name: string;
+  /** The element type. */
   readonly dtype: DType;
+  /** The dimensions, outermost first. */
   readonly shape: Shape;
   /** Bytes of its data. */
   readonly bytes: number;
@@ -56,6 +59,7 @@ export interface Checkpoint {
    * such were allowed, `out_of_memory`, `closed`.
    */
   read(name: string, options?: { shared?: boolean; packed?: boolean }): Promise<HostTensor>;
+  /** Closes the files; safe to call twice. */
   close(): Promise<void>;
 }
 

@@ -6,8 +6,7 @@
  */
 
 import { HalftoneError } from "../errors.ts";
-import { type AtomicFile, createAtomicFile } from "../runtime/atomic_file.ts";
-import { writeAtomic } from "../runtime/atomic_file.ts";
+import { type AtomicFile, createAtomicFile, writeAtomic } from "../runtime/atomic_file.ts";
 import { joinPath, listFolder, makeFolder, openFileSource, remove } from "../runtime/files.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import { compareNames, layoutSafetensors, type TensorDescription } from "./safetensors_writer.ts";
@@ -49,6 +48,7 @@ export class CheckpointWriter {
   #current: ShardSpool | undefined;
   #totalSize = 0;
 
+  /** A writer into a folder, which is made when the first tensor comes. */
   constructor(readonly folder: string, readonly options: WriteCheckpointOptions = {}) {}
 
   /** Adds a tensor. Throws `invalid_argument` for a name given twice, `write_failed`. */

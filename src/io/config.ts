@@ -12,7 +12,9 @@ export type Config = Readonly<Record<string, unknown>>;
 export interface NumberRule {
   /** Used when the key is absent or null; without one the key is required. */
   readonly default?: number;
+  /** The smallest value allowed. */
   readonly min?: number;
+  /** The largest value allowed. */
   readonly max?: number;
   /** Whether fractions are refused; true unless said otherwise. */
   readonly integer?: boolean;

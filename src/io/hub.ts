@@ -39,6 +39,7 @@ export interface HubOptions {
   readonly endpoint?: string;
   /** How long a connection may bring nothing, in milliseconds; 30,000 unless given. */
   readonly stallTimeout?: number;
+  /** Ends the download. */
   readonly signal?: AbortSignal;
   /** Called as bytes arrive. */
   readonly onProgress?: (progress: DownloadProgress) => void;
@@ -46,8 +47,11 @@ export interface HubOptions {
 
 /** How far a file is. */
 export interface DownloadProgress {
+  /** The path within the repository. */
   readonly file: string;
+  /** Bytes so far. */
   readonly done: number;
+  /** Bytes in all. */
   readonly total: number;
 }
 

@@ -11,7 +11,9 @@ export const MODEL_INDEX = "model_index.json";
 
 /** The class of a component, such as diffusers / FluxTransformer2DModel. */
 export interface ComponentClass {
+  /** The library it belongs to, such as "diffusers" or "transformers". */
   readonly library: string;
+  /** The class, such as "FluxTransformer2DModel". */
   readonly className: string;
 }
 
@@ -27,8 +29,11 @@ export interface ModelIndex {
 
 /** A component's folder and what is in it. */
 export interface ComponentFolder extends ComponentClass {
+  /** The component's name, such as "vae". */
   readonly name: string;
+  /** Its folder. */
   readonly path: string;
+  /** The names in the folder, sorted. */
   readonly files: readonly string[];
   /** The weights, when it has any: tokenizers and schedulers do not. */
   readonly weights: WeightFile | undefined;

@@ -25,11 +25,15 @@ export const PREFIX_BYTES = 8;
 
 /** A tensor as the header describes it. */
 export interface SafetensorsEntry {
+  /** The name it is stored under. */
   readonly name: string;
+  /** The element type. */
   readonly dtype: DType;
+  /** The dimensions, outermost first. */
   readonly shape: Shape;
   /** Where its bytes begin, counted from the start of the file. */
   readonly offset: number;
+  /** How many bytes they are. */
   readonly bytes: number;
 }
 
@@ -37,6 +41,7 @@ export interface SafetensorsEntry {
 export interface SafetensorsHeader {
   /** The tensors in the order of their data. */
   readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+  /** The free text pairs under `__metadata__`. */
   readonly metadata: Readonly<Record<string, string>>;
   /** Where the data begins, counted from the start of the file. */
   readonly dataOffset: number;

@@ -7,8 +7,11 @@ import { PREFIX_BYTES, SAFETENSORS_DTYPES } from "./safetensors.ts";
 
 /** What the header needs to know of a tensor. */
 export interface TensorDescription {
+  /** The name to store it under. */
   readonly name: string;
+  /** The element type. */
   readonly dtype: DType;
+  /** The dimensions, outermost first. */
   readonly shape: Shape;
 }
 
@@ -16,6 +19,7 @@ export interface TensorDescription {
 export interface SafetensorsLayout<Description extends TensorDescription = TensorDescription> {
   /** The header's length and the header, padded with spaces to a multiple of 8. */
   readonly header: Uint8Array;
+  /** The tensors in the order of their data. */
   readonly order: readonly Description[];
   /** Bytes of the whole file. */
   readonly fileSize: number;

@@ -15,7 +15,9 @@ export interface WeightFileOptions {
 
 /** A file that leads to all weights of a component. */
 export interface WeightFile {
+  /** One safetensors file, or the index of a sharded checkpoint. */
   readonly kind: "single" | "index";
+  /** The file's name, without the folder. */
   readonly name: string;
 }
 

@@ -25,7 +25,9 @@ import { layoutSafetensors } from "./safetensors_writer.ts";
 
 /** A tensor and the name to save it under. */
 export interface NamedTensor {
+  /** The name to store it under. */
   readonly name: string;
+  /** Its type, shape and data. */
   readonly tensor: HostTensor;
 }
 

@@ -24,7 +24,9 @@ export interface AtomicFile {
 export interface WritableFile {
   /** Writes some or all of the bytes at the end, and says how many. */
   write(bytes: Uint8Array): Promise<number>;
+  /** Flushes what was written to the disk. */
   sync(): Promise<void>;
+  /** Closes the file. */
   close(): Promise<void>;
 }
 
@@ -32,8 +34,11 @@ export interface WritableFile {
 export interface AtomicFileSystem {
   /** Makes a new file; fails when it exists. */
   create(path: string): Promise<WritableFile>;
+  /** Renames a file, replacing one that is there. */
   rename(from: string, to: string): Promise<void>;
+  /** Flushes a folder's names to the disk. */
   syncFolder(path: string): Promise<void>;
+  /** Deletes a file if it is there. */
   remove(path: string): Promise<void>;
 }
 

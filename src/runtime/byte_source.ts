@@ -13,6 +13,7 @@ export interface ByteSource {
    * SharedArrayBuffer). Throws `missing_file` when the range is not all there.
    */
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
+  /** Closes the file; reads fail afterwards. */
   close(): Promise<void>;
 }
 

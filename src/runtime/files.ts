@@ -7,6 +7,7 @@ import { builtin } from "./node.ts";
 
 /** What a path leads to. */
 export interface FileStatus {
+  /** Links count as what they lead to. */
   readonly kind: "file" | "folder" | "other";
   /** Bytes of a file. */
   readonly size: number;

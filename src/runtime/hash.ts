@@ -4,6 +4,7 @@ import { builtin } from "./node.ts";
 
 /** A running hash. */
 export interface StreamHash {
+  /** Adds bytes. */
   update(bytes: Uint8Array): void;
   /** The hash in hexadecimal; ends the stream. */
   digest(): string;

@@ -7,7 +7,9 @@ export type RuntimeName = "deno" | "bun" | "node" | "browser";
 
 /** Bytes of main memory. */
 export interface MachineMemory {
+  /** Bytes the machine has. */
   readonly total: number;
+  /** Bytes nobody uses. */
   readonly free: number;
 }
 

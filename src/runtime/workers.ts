@@ -4,6 +4,7 @@ import { HalftoneError } from "../errors.ts";
 
 /** A running worker. */
 export interface SpawnedWorker {
+  /** The name given at the start, for errors. */
   readonly name: string;
   /** Sends a message; `transfer` moves buffers instead of copying them. */
   post(message: unknown, transfer?: Transferable[]): void;

@@ -5,7 +5,9 @@
 
 /** A float format of at most 16 bits: sign, exponent, mantissa. */
 export interface SmallFloat {
+  /** Bits of the exponent; its bias is half its range. */
   readonly exponentBits: number;
+  /** Bits of the mantissa, without the hidden one. */
   readonly mantissaBits: number;
   /** Whether the largest exponent means infinity and NaN, as in IEEE 754; e4m3fn has only NaN there. */
   readonly hasInfinity: boolean;
