@@ -1,7 +1,78 @@
 /**
- * Pictures from text with quantized Flux models, on Deno, Bun and in the browser.
+ * halftone: pictures from text with quantized Flux models, in TypeScript, on Deno, Bun and in the
+ * browser.
+ *
+ * ```ts
+ * import { FluxPipeline } from "@halftone/halftone";
+ *
+ * await using pipe = await FluxPipeline.fromPretrained("models/demo");
+ * const { images } = await pipe.generate({
+ *   prompt: "a red star above a blue house on a white background",
+ *   numInferenceSteps: 20,
+ *   maxSequenceLength: 32,
+ *   seed: 0,
+ * });
+ * await images[0].save("star.png");
+ * ```
+ *
+ * Weights can be quantized while they load:
+ *
+ * ```ts
+ * import { BitsAndBytesConfig, FluxPipeline, PipelineQuantizationConfig } from "@halftone/halftone";
+ *
+ * const quantizationConfig = new PipelineQuantizationConfig({
+ *   quantMapping: {
+ *     transformer: new BitsAndBytesConfig({ loadIn4bit: true, bnb4bitQuantType: "nf4" }),
+ *   },
+ * });
+ * await using pipe = await FluxPipeline.fromPretrained("models/demo", { quantizationConfig });
+ * ```
+ *
+ * Every failure is a {@link HalftoneError} with a stable `code`.
  *
  * @module
  */
 
-export * from "./src/errors.ts";
+export { type ErrorCode, type ErrorDetail, HalftoneError } from "./src/errors.ts";
+
+export { type DType, DTYPES, itemSize } from "./src/tensor/dtype.ts";
+export { HostTensor } from "./src/tensor/host_tensor.ts";
+export { TorchGenerator } from "./src/tensor/random.ts";
+export type { Shape } from "./src/tensor/shape.ts";
+
+export { FluxPipeline } from "./src/pipelines/flux.ts";
+export type {
+  FluxGenerateOptions,
+  FluxPipelineOptions,
+  FluxPipelineOutput,
+  LoadProgress,
+  MemoryReport,
+  Seed,
+  StepChanges,
+  StepEvent,
+} from "./src/pipelines/flux_options.ts";
+export type {
+  ComponentReport,
+  FluxPlanOptions,
+  FluxPlanReport,
+  StageReport,
+} from "./src/pipelines/flux_plans.ts";
+export { PipelineImage } from "./src/pipelines/image.ts";
+export type { Timings } from "./src/pipelines/stage_clock.ts";
+
+export { AutoencoderKL, type AutoencoderKLConfig } from "./src/models/autoencoder_kl.ts";
+export { type ClipTextConfig, CLIPTextModel } from "./src/models/clip.ts";
+export {
+  FluxTransformer2DModel,
+  type FluxTransformerConfig,
+} from "./src/models/flux_transformer.ts";
+export { type T5Config, T5EncoderModel } from "./src/models/t5.ts";
+export {
+  BitsAndBytesConfig,
+  type BitsAndBytesOptions,
+} from "./src/quantization/bitsandbytes_config.ts";
+export {
+  PipelineQuantizationConfig,
+  type PipelineQuantizationOptions,
+} from "./src/quantization/pipeline_config.ts";
+export { FlowMatchEulerDiscreteScheduler } from "./src/schedulers/flow_match_euler.ts";
