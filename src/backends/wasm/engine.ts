@@ -51,6 +51,7 @@ export class Engine {
   #queue: Promise<unknown> = Promise.resolve();
   #closed = false;
   #running = false;
+  readonly #regions: number[] = [];
 
   private constructor(
     memory: EngineMemory,
@@ -64,7 +65,7 @@ export class Engine {
     this.isInline = options.inline;
     this.#kernels = kernels;
     memory.startAllocating(Number(kernels.__heap_base.value));
-    this.#control = memory.allocator.allocate(CONTROL_BYTES, "scratch");
+    this.#control = this.#allocate(CONTROL_BYTES);
     this.#inlineScratch = options.inline ? this.#allocateWorker().scratch : 0;
     const words = this.#controlWords();
     words.fill(0);
@@ -101,9 +102,14 @@ export class Engine {
   }
 
   #allocateWorker(): { scratch: number; stackTop: number } {
-    const { allocator } = this.memory;
-    const stackTop = allocator.allocate(STACK_BYTES, "scratch") + STACK_BYTES;
-    return { scratch: allocator.allocate(this.#kernels.scratch_bytes(), "scratch"), stackTop };
+    const stackTop = this.#allocate(STACK_BYTES) + STACK_BYTES;
+    return { scratch: this.#allocate(this.#kernels.scratch_bytes()), stackTop };
+  }
+
+  #allocate(bytes: number): number {
+    const region = this.memory.allocator.allocate(bytes, "scratch");
+    this.#regions.push(region);
+    return region;
   }
 
   #controlWords(): Int32Array {
@@ -212,6 +218,7 @@ export class Engine {
     if (this.#running) Atomics.store(this.#controlWords(), CONTROL.abort, 1);
     await this.#queue;
     this.#pool?.terminate();
+    for (const region of this.#regions) this.memory.allocator.free(region);
   }
 }
 
