@@ -1,10 +1,12 @@
 /** The command line as a whole. */
 
 import { Command } from "commander";
+import { dequantizeCommand } from "./commands/dequantize.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { planCommand } from "./commands/plan.ts";
+import { quantizeCommand } from "./commands/quantize.ts";
 import { serveCommand } from "./commands/serve.ts";
 
 /** All commands; usage errors are thrown, not exited on. */
@@ -15,6 +17,8 @@ export function createProgram(): Command {
     .exitOverride();
   const commands = [
     generateCommand(),
+    quantizeCommand(),
+    dequantizeCommand(),
     inspectCommand(),
     planCommand(),
     doctorCommand(),

@@ -9,7 +9,7 @@ import { interruptible } from "../interrupt.ts";
 import { addModelOptions, decimal, integer, type ModelOptions } from "../options.ts";
 import { outputNames } from "../output_names.ts";
 import { openPipeline } from "../pipeline.ts";
-import { createProgress, type Progress } from "../progress.ts";
+import { createProgress } from "../progress.ts";
 
 interface GenerateOptions extends ModelOptions {
   readonly width?: number;
