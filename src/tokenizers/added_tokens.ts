@@ -16,6 +16,14 @@ export interface AddedToken {
   readonly id?: number;
 }
 
+/** The properties of a special token that is given as a mere text. */
+export const PLAIN_TOKEN: Omit<AddedToken, "content"> = {
+  singleWord: false,
+  leftStrip: false,
+  rightStrip: false,
+  normalized: false,
+};
+
 /** The tokens that have an id: the vocabulary's, or the declared one for tokens added to it. */
 export function withIds(
   tokens: readonly AddedToken[],

@@ -2,7 +2,7 @@
 
 import { HalftoneError } from "../errors.ts";
 import { JsonFault, parseStrictJson } from "../io/json.ts";
-import type { AddedToken } from "./added_tokens.ts";
+import { type AddedToken, PLAIN_TOKEN } from "./added_tokens.ts";
 
 /** The texts of a tokenizer's files; those the folder lacks are left out. */
 export interface TokenizerFiles {
@@ -155,7 +155,7 @@ function readDeclared(
 
 /** A role's token: a string, or an object with its properties. */
 function readNamed(value: unknown, role: string): AddedToken {
-  if (typeof value === "string") return plainToken(value);
+  if (typeof value === "string") return { ...PLAIN_TOKEN, content: value };
   return readToken(value, "specialTokensMap", role);
 }
 
@@ -164,10 +164,6 @@ function readExtra(config: JsonObject): AddedToken[] {
   const list = config.extra_special_tokens ?? config.additional_special_tokens;
   if (!Array.isArray(list)) return [];
   return list.map((token) => readNamed(token, "additional_special_tokens"));
-}
-
-function plainToken(content: string): AddedToken {
-  return { content, singleWord: false, leftStrip: false, rightStrip: false, normalized: false };
 }
 
 function readToken(value: unknown, file: keyof TokenizerFiles, field = "added_tokens"): AddedToken {

@@ -1,6 +1,6 @@
 /** T5's Unigram tokenizer. */
 
-import { AddedTokenSplitter, withIds } from "./added_tokens.ts";
+import { AddedTokenSplitter, PLAIN_TOKEN, withIds } from "./added_tokens.ts";
 import { type EncodeOptions, type Encoding, type Frame, frameIds } from "./encoding.ts";
 import {
   idOfSpecialToken,
@@ -19,6 +19,7 @@ import { Unigram } from "./unigram.ts";
 const ROLES = { eos_token: "</s>", unk_token: "<unk>", pad_token: "<pad>" };
 /** T5's vocabulary has its unknown piece third; Transformers takes that for granted. */
 const UNKNOWN_ID = 2;
+const MAX_SENTINELS = 10_000;
 const SPACE = "▁";
 
 /**
@@ -39,7 +40,8 @@ export class T5Tokenizer {
     this.#model = new Unigram(readVocab(json), UNKNOWN_ID);
     this.#charsmap = readCharsmap(json);
     const { special, added } = readSpecialTokens(files, json, ROLES);
-    this.#added = new AddedTokenSplitter(withIds(added, this.#model.ids));
+    const sentinels = readSentinels(files).map((content) => ({ ...PLAIN_TOKEN, content }));
+    this.#added = new AddedTokenSplitter(withIds([...sentinels, ...added], this.#model.ids));
     this.#frame = {
       before: [],
       after: [idOfSpecialToken(this.#model.ids, special.eos_token)],
@@ -91,6 +93,15 @@ export class T5Tokenizer {
   decode(ids: readonly number[]): string {
     return ids.map((id) => this.#model.piece(id)).join("").replaceAll(SPACE, " ").trim();
   }
+}
+
+/** T5's fill-in marks; there are `extra_ids` of them even if no file lists them. */
+function readSentinels(files: TokenizerFiles): string[] {
+  const { extra_ids: count = 100 } = parseFile(files, "tokenizerConfig");
+  if (!Number.isInteger(count) || (count as number) < 0 || (count as number) > MAX_SENTINELS) {
+    throw invalidTokenizer("tokenizerConfig", "extra_ids", count, `from 0 to ${MAX_SENTINELS}`);
+  }
+  return Array.from({ length: count as number }, (_, i) => `<extra_id_${i}>`);
 }
 
 function readVocab(json: JsonObject): [string, number][] {
