@@ -5,10 +5,21 @@
  */
 
 import { CommanderError } from "commander";
-import { commandLineArguments, setExitCode, writeText } from "../src/runtime/system.ts";
+import process from "node:process";
+import {
+  commandLineArguments,
+  exitProcess,
+  setExitCode,
+  writeText,
+} from "../src/runtime/system.ts";
 import { EXIT, failureOf } from "./failure.ts";
 import { createProgram } from "./program.ts";
 
+// `halftone inspect ... | head` closes the pipe early, and that is no error.
+process.stdout.on("error", (error: Error & { code?: string }) => {
+  if (error.code === "EPIPE") exitProcess(EXIT.ok);
+  throw error;
+});
 setExitCode(await run(commandLineArguments()));
 
 /** Runs one command; returns the exit code. */

@@ -2,18 +2,22 @@
 
 import { Command } from "commander";
 import { HalftoneError } from "../../src/errors.ts";
-import { type Checkpoint, openCheckpoint } from "../../src/io/checkpoint.ts";
+import { type Checkpoint, openCheckpoint, readConfig } from "../../src/io/checkpoint.ts";
 import { isModelFolder, listComponents } from "../../src/io/model_folder.ts";
+import type { Quantizer } from "../../src/quantization/quantizer.ts";
+import { resolveQuantizer } from "../../src/quantization/weights.ts";
 import { statPath } from "../../src/runtime/files.ts";
 import { writeText } from "../../src/runtime/system.ts";
+import { formatName } from "../format_name.ts";
 import { byteText, tableText } from "../byte_text.ts";
 
 /** A tensor as it is listed. */
 interface TensorRow {
   readonly name: string;
-  readonly format: string;
-  readonly shape: readonly number[];
-  readonly bytes: number;
+  format: string;
+  shape: readonly number[];
+  /** In the file, with everything that belongs to it. */
+  bytes: number;
 }
 
 /** A component, or the file that was given. */
@@ -60,17 +64,49 @@ async function inspectPath(path: string): Promise<ComponentReport[]> {
 }
 
 async function inspectWeights(name: string, path: string): Promise<ComponentReport> {
-  const checkpoint = await openCheckpoint(path);
+  const isFolder = (await statPath(path))?.kind === "folder";
+  const config = isFolder ? await readConfig(path) : {};
+  const checkpoint = await openCheckpoint(path, { variantFallback: true });
   try {
-    return reportOf(name, path, rowsOf(checkpoint));
+    const { quantizer } = resolveQuantizer(checkpoint, { config, linearNames: () => false });
+    return reportOf(name, path, await rowsOf(checkpoint, quantizer));
   } finally {
     await checkpoint.close();
   }
 }
 
-function rowsOf(checkpoint: Checkpoint): TensorRow[] {
-  return [...checkpoint.entries.values()]
-    .map(({ name, dtype, shape, bytes }) => ({ name, format: dtype, shape, bytes }));
+/** A quantized weight is one row: its codes with its scales and whatever else accompanies it. */
+async function rowsOf(checkpoint: Checkpoint, quantizer: Quantizer | null): Promise<TensorRow[]> {
+  const rows = new Map<string, TensorRow>();
+  for (const { name, dtype, shape, bytes } of checkpoint.entries.values()) {
+    if (quantizer?.isCompanion(name, checkpoint)) continue;
+    const row = { name, format: dtype as string, shape, bytes };
+    rows.set(moduleOrName(name), row);
+    if (!quantizer?.isStored(name, checkpoint)) continue;
+    const info = await quantizer.describeStored(name, checkpoint);
+    row.shape = info.shape;
+    row.format = formatName(info);
+  }
+  for (const { name, bytes } of checkpoint.entries.values()) {
+    if (quantizer?.isCompanion(name, checkpoint)) ownerOf(name, rows).bytes += bytes;
+  }
+  return [...rows.values()];
+}
+
+/** `a.b.weight` and what accompanies it, such as `a.b.SCB`, meet under `a.b`. */
+function moduleOrName(name: string): string {
+  return name.endsWith(".weight") ? name.slice(0, -".weight".length) : name;
+}
+
+/** The row of the nearest module above a companion; the companion itself when there is none. */
+function ownerOf(name: string, rows: Map<string, TensorRow>): TensorRow {
+  for (let end = name.length; end > 0; end = name.lastIndexOf(".", end - 1)) {
+    const row = rows.get(name.slice(0, end));
+    if (row !== undefined) return row;
+  }
+  const row = { name, format: "companion", shape: [], bytes: 0 };
+  rows.set(name, row);
+  return row;
 }
 
 function reportOf(name: string, path: string, tensors: readonly TensorRow[]): ComponentReport {

@@ -57,7 +57,7 @@ async function plan(options: PlanOptions, signal: AbortSignal): Promise<void> {
 
 /** A plan as data is long, and `--text` says the same better. */
 function withoutPlans({ stages, ...report }: FluxPlanReport): unknown {
-  return { ...report, stages: stages.map(({ plan: _plan, text: _text, ...stage }) => stage) };
+  return { ...report, stages: stages.map(({ text: _text, ...stage }) => stage) };
 }
 
 function textOf(report: FluxPlanReport): string {
