@@ -50,6 +50,7 @@ function unaryCase(
     name: `${kind} [${shape}], ${form}, seed ${seed}`,
     op: "unary",
     budget: "unary",
+    magnitude: kind === "exp" || kind === "rsqrt" ? 0 : 1,
     inputs: { x: floats(values, [rows, width]) },
     build: (graph, { x }) => {
       const input = x.slice(1, width - columns, width);

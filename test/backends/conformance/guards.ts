@@ -132,7 +132,7 @@ async function abortedInside(backend: Backend): Promise<void> {
   const expected = program.read("y").bytes;
   const controller = new AbortController();
   const run = program.run({ signal: controller.signal });
-  setTimeout(() => controller.abort(), 5);
+  setTimeout(() => controller.abort(), 2);
   await assert.rejects(run, hasCode("aborted"));
   await program.run();
   assert.deepEqual(program.read("y").bytes, expected);
@@ -140,7 +140,7 @@ async function abortedInside(backend: Backend): Promise<void> {
 
 /** A second of linear layers for plain code, tens of milliseconds for fast code. */
 async function longProgram(backend: Backend) {
-  const size = 256, rows = 128, steps = 120;
+  const size = 256, rows = 128, steps = 80;
   const random = new Random(7);
   const weights = new TestWeights();
   weights.add("w", denseWeight(random, "float32", [size, size], { scale: 1 / 32 }));
@@ -234,7 +234,7 @@ async function closedRunning(backend: Backend): Promise<void> {
   const program = await longProgram(backend);
   const run = program.run();
   const outcome = assert.rejects(run, hasCode("closed"));
-  await new Promise((resolve) => setTimeout(resolve, 5));
+  await new Promise((resolve) => setTimeout(resolve, 2));
   await backend.close();
   await outcome;
   assert.equal(heldBytes(backend), 0);

@@ -1,0 +1,67 @@
+/** Chooses and makes a backend. */
+
+import { HalftoneError } from "../errors.ts";
+import type { Backend } from "./backend.ts";
+import { createReferenceBackend } from "./reference/mod.ts";
+
+/** The backends by name; "auto" takes the fastest that starts here. */
+export type BackendName = "auto" | "reference" | "wasm";
+
+/** What a caller may ask of a backend. */
+export interface BackendOptions {
+  /** "auto" when absent. */
+  readonly backend?: BackendName;
+  /** Worker threads; the backend's own choice when absent. Only "wasm" has threads. */
+  readonly threads?: number;
+  /** The same bytes on every machine: relaxed SIMD is not used. */
+  readonly strict?: boolean;
+  /** Bytes of weights that may stay on the device; the rest streams in. */
+  readonly residentWeightBytes?: number;
+}
+
+/** A backend and why it was chosen. */
+export interface BackendChoice {
+  readonly backend: Backend;
+  /** One sentence, for people: "asked for" or what made "auto" choose. */
+  readonly reason: string;
+}
+
+/** Makes a backend; throws `backend_unavailable` when the one asked for cannot start. */
+export async function createBackend(options: BackendOptions = {}): Promise<Backend> {
+  return (await chooseBackend(options)).backend;
+}
+
+/** Makes a backend and says why it is this one. */
+export async function chooseBackend(options: BackendOptions = {}): Promise<BackendChoice> {
+  switch (options.backend ?? "auto") {
+    case "reference":
+      return { backend: createReferenceBackend(), reason: "reference: asked for" };
+    case "wasm":
+      return { backend: await startWasm(options), reason: "wasm: asked for" };
+    case "auto":
+      return await chooseFastest(options);
+    default:
+      throw new HalftoneError("invalid_argument", "Cannot make this backend", {
+        field: "backend",
+        found: options.backend,
+        expected: "auto, reference or wasm",
+      });
+  }
+}
+
+async function chooseFastest(options: BackendOptions): Promise<BackendChoice> {
+  try {
+    return { backend: await startWasm(options), reason: "wasm: the fastest that starts here" };
+  } catch (error) {
+    // Only a backend that cannot start is passed over; a wrong option is the caller's to mend.
+    if (!(error instanceof HalftoneError) || error.code !== "backend_unavailable") throw error;
+    const reason = `reference: wasm does not start here (${error.message})`;
+    return { backend: createReferenceBackend(), reason };
+  }
+}
+
+async function startWasm(options: BackendOptions): Promise<Backend> {
+  const { createWasmBackend } = await import("./wasm/mod.ts");
+  const { threads, strict, residentWeightBytes } = options;
+  return await createWasmBackend({ threads, strict, residentWeightBytes });
+}
