@@ -35,10 +35,29 @@
 
 export { type ErrorCode, type ErrorDetail, HalftoneError } from "./src/errors.ts";
 
-export { type DType, DTYPES, itemSize } from "./src/tensor/dtype.ts";
+export type { DType } from "./src/tensor/dtype.ts";
 export { HostTensor } from "./src/tensor/host_tensor.ts";
-export { TorchGenerator } from "./src/tensor/random.ts";
+export { type NoiseDType, TorchGenerator } from "./src/tensor/random.ts";
 export type { Shape } from "./src/tensor/shape.ts";
+
+export type { MemoryUse } from "./src/backends/backend.ts";
+export type { BackendName, BackendOptions } from "./src/backends/select.ts";
+export { type BackendHandle, openBackend } from "./src/pipelines/backend_handle.ts";
+
+export {
+  BitsAndBytesConfig,
+  type BitsAndBytesOptions,
+  type ComputeDType,
+} from "./src/quantization/bitsandbytes_config.ts";
+export {
+  PipelineQuantizationConfig,
+  type PipelineQuantizationOptions,
+} from "./src/quantization/pipeline_config.ts";
+export type { QuantizationConfig } from "./src/quantization/quantizer.ts";
+export type { FourBitType } from "./src/quantization/bitsandbytes_tables.ts";
+export type { StorageDType } from "./src/quantization/bitsandbytes_4bit_tensors.ts";
+export { JsonNumber, type JsonValue } from "./src/quantization/python_json.ts";
+export type { WeightDType } from "./src/quantization/weights.ts";
 
 export { FluxPipeline } from "./src/pipelines/flux.ts";
 export type {
@@ -59,20 +78,3 @@ export type {
 } from "./src/pipelines/flux_plans.ts";
 export { PipelineImage } from "./src/pipelines/image.ts";
 export type { Timings } from "./src/pipelines/stage_clock.ts";
-
-export { AutoencoderKL, type AutoencoderKLConfig } from "./src/models/autoencoder_kl.ts";
-export { type ClipTextConfig, CLIPTextModel } from "./src/models/clip.ts";
-export {
-  FluxTransformer2DModel,
-  type FluxTransformerConfig,
-} from "./src/models/flux_transformer.ts";
-export { type T5Config, T5EncoderModel } from "./src/models/t5.ts";
-export {
-  BitsAndBytesConfig,
-  type BitsAndBytesOptions,
-} from "./src/quantization/bitsandbytes_config.ts";
-export {
-  PipelineQuantizationConfig,
-  type PipelineQuantizationOptions,
-} from "./src/quantization/pipeline_config.ts";
-export { FlowMatchEulerDiscreteScheduler } from "./src/schedulers/flow_match_euler.ts";

@@ -12,6 +12,7 @@ import { resolveModel } from "../io/resolve_model.ts";
 import { calculateShift } from "../schedulers/flow_match_config.ts";
 import { checkPipelineConfig } from "../quantization/pipeline_config.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
+import { type BackendHandle, backendOf } from "./backend_handle.ts";
 import {
   denoise,
   type GuidanceBranch,
@@ -142,7 +143,7 @@ export class FluxPipeline {
     const components = await openFluxComponents(folder, { dtype, variant, quantizationConfig });
     try {
       const ownsBackend = wanted === undefined || typeof wanted === "string";
-      const backend = ownsBackend ? await makeBackend(options) : wanted;
+      const backend = ownsBackend ? await makeBackend(options) : backendOf(wanted);
       const clock = new StageClock();
       const keep = keepPolicy(components, backend, options);
       const stages = fluxStages(components, backend, clock, keep);
@@ -154,7 +155,7 @@ export class FluxPipeline {
   }
 
   /** The backend that runs this pipeline. */
-  get backend(): Backend {
+  get backend(): BackendHandle {
     return this.#parts.backend;
   }
 

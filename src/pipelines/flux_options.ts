@@ -1,11 +1,12 @@
 /** What FluxPipeline is given and what it gives. */
 
 import type { BackendName } from "../backends/select.ts";
-import type { Backend, MemoryUse } from "../backends/backend.ts";
+import type { MemoryUse } from "../backends/backend.ts";
 import type { PipelineQuantizationConfig } from "../quantization/pipeline_config.ts";
 import type { WeightDType } from "../quantization/weights.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { TorchGenerator } from "../tensor/random.ts";
+import type { BackendHandle } from "./backend_handle.ts";
 import type { PipelineImage } from "./image.ts";
 import type { Timings } from "./stage_clock.ts";
 
@@ -15,13 +16,14 @@ export interface LoadProgress {
   readonly stage: string;
   /** Weights loaded, and weights to load. */
   readonly done: number;
+  /** See `done`. */
   readonly total: number;
 }
 
 /** Options of `FluxPipeline.fromPretrained`. */
 export interface FluxPipelineOptions {
   /** A backend (which stays yours to close) or the name of one to make; "auto" by default. */
-  readonly backend?: Backend | BackendName;
+  readonly backend?: BackendHandle | BackendName;
   /** Rounds dense weights to this type in memory; by default they stay as stored. */
   readonly dtype?: WeightDType;
   /** How to quantize components while they load. */
@@ -38,7 +40,9 @@ export interface FluxPipelineOptions {
   readonly keepTextEncoders?: boolean;
   /** Whether the modulation weights stay after use; by default when all weights fit. */
   readonly keepModulation?: boolean;
+  /** Called after each weight that was loaded. */
   readonly onProgress?: (progress: LoadProgress) => void;
+  /** Ends opening and loading, with error `aborted`. */
   readonly signal?: AbortSignal;
 }
 
@@ -77,15 +81,19 @@ export interface FluxGenerateOptions {
   readonly prompt2?: string | readonly string[];
   /** What to stay away from; takes part when `trueCfgScale` is above 1. */
   readonly negativePrompt?: string | readonly string[];
+  /** Another negative prompt for T5; `negativePrompt` by default. */
   readonly negativePrompt2?: string | readonly string[];
   /** Text states in place of prompts, [batch, text tokens, joint features]. */
   readonly promptEmbeds?: HostTensor;
   /** Pooled text in place of prompts, [batch, pooled features]. */
   readonly pooledPromptEmbeds?: HostTensor;
+  /** Text states in place of negative prompts. */
   readonly negativePromptEmbeds?: HostTensor;
+  /** Pooled text in place of negative prompts. */
   readonly negativePooledPromptEmbeds?: HostTensor;
   /** Pixels; by default the autoencoder's own picture size. Rounded down to a whole token. */
   readonly width?: number;
+  /** See `width`. */
   readonly height?: number;
   /** 28 by default. */
   readonly numInferenceSteps?: number;
@@ -95,6 +103,7 @@ export interface FluxGenerateOptions {
   readonly guidanceScale?: number;
   /** 1 by default; above 1, with a negative prompt, every step runs twice. */
   readonly trueCfgScale?: number;
+  /** Pictures of each prompt, 1 by default. */
   readonly numImagesPerPrompt?: number;
   /** One seed for the batch or one per picture; random by default. */
   readonly seed?: Seed | readonly Seed[];
@@ -130,11 +139,15 @@ export interface FluxPipelineOutput {
   readonly latents: HostTensor;
   /** The seed or seeds used; null when generators were given. */
   readonly seed: Seed | readonly Seed[] | null;
+  /** Pixels across. */
   readonly width: number;
+  /** Pixels down. */
   readonly height: number;
+  /** Seconds of this run, and of loading if that came before the first. */
   readonly timings: Timings;
   /** Hash over the hashes of all plans that took part. */
   readonly planHash: string;
+  /** Bytes of the pipeline; the peak as the backend counted it. */
   readonly memory: MemoryReport;
   /** The backend's own count after the run. */
   readonly backendMemory: MemoryUse;

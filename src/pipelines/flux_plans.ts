@@ -2,7 +2,6 @@
 
 import type { Backend } from "../backends/backend.ts";
 import { HalftoneError } from "../errors.ts";
-import type { Plan } from "../plan/plan.ts";
 import { planText } from "../plan/print.ts";
 import type { FluxComponents } from "./flux_components.ts";
 import { fluxComponentList, fluxTraits } from "./flux_components.ts";
@@ -15,9 +14,13 @@ import { combinedHash } from "./plan_hash.ts";
 
 /** The sizes of a run, with the defaults of `generate`. */
 export interface FluxPlanOptions {
+  /** Pixels; by default the model's own. */
   readonly width?: number;
+  /** See `width`. */
   readonly height?: number;
+  /** 28 by default. */
   readonly numInferenceSteps?: number;
+  /** 512 by default. */
   readonly maxSequenceLength?: number;
 }
 
@@ -25,9 +28,11 @@ export interface FluxPlanOptions {
 export interface StageReport {
   /** Such as "transformer.denoise". */
   readonly name: string;
-  readonly plan: Plan;
   /** The plan as text. */
   readonly text: string;
+  /** Steps of the plan. */
+  readonly steps: number;
+  /** The first 16 hex digits of the SHA-256 of `text`. */
   readonly hash: string;
   /** Bytes of the weights it reads. */
   readonly weightBytes: number;
@@ -41,6 +46,7 @@ export interface StageReport {
 
 /** One component's weights. */
 export interface ComponentReport {
+  /** Such as "text_encoder_2". */
   readonly name: string;
   /** Bytes in the checkpoint's files. */
   readonly fileBytes: number;
@@ -52,15 +58,21 @@ export interface ComponentReport {
 
 /** What a run will need. */
 export interface FluxPlanReport {
+  /** Pixels across, of the picture as it will come out. */
   readonly width: number;
+  /** Pixels down. */
   readonly height: number;
+  /** Denoising steps. */
   readonly numInferenceSteps: number;
+  /** The backend that was planned for. */
   readonly backend: string;
+  /** In the order of a run. */
   readonly components: readonly ComponentReport[];
   /** In the order of a run. */
   readonly stages: readonly StageReport[];
   /** The hash that `generate` will report. */
   readonly planHash: string;
+  /** Bytes stored, resident and at the peak. */
   readonly memory: MemoryReport;
 }
 
@@ -99,8 +111,8 @@ export function describeRun(
     })),
     stages: planned.map(({ name, plan, scratchBytes, keepsWeights }) => ({
       name,
-      plan,
       text: planText(plan),
+      steps: plan.steps.length,
       hash: plan.hash,
       weightBytes: plan.weightBytes,
       arenaBytes: plan.arenaBytes,

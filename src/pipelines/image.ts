@@ -15,6 +15,7 @@ export class PipelineImage {
   /** What the PNG says of how it was made: keywords and Latin-1 texts. */
   readonly text: Readonly<Record<string, string>>;
 
+  /** Takes the pixels as they are, without a copy. */
   constructor(
     width: number,
     height: number,

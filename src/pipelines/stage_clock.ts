@@ -5,10 +5,15 @@ export type TimedStage = "load" | "plan" | "text" | "denoise" | "decode";
 
 /** Seconds per stage. A stage inside another (loading inside text) counts once, as the inner one. */
 export interface Timings {
+  /** Reading (and quantizing) weights. */
   readonly load: number;
+  /** Capturing and placing plans. */
   readonly plan: number;
+  /** Encoding prompts. */
   readonly text: number;
+  /** All denoising steps, modulation included. */
   readonly denoise: number;
+  /** From latents to pixels. */
   readonly decode: number;
   /** Seconds of each denoising step. */
   readonly steps: readonly number[];

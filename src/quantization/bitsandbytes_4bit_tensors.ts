@@ -30,9 +30,12 @@ export const STORAGE_DTYPES = [
   "bfloat16",
   "float32",
   "float64",
-] as const satisfies readonly DType[];
+] as const satisfies readonly StorageDType[];
 /** A type of `STORAGE_DTYPES`. */
-export type StorageDType = typeof STORAGE_DTYPES[number];
+export type StorageDType = Extract<
+  DType,
+  "uint8" | "int8" | "float16" | "bfloat16" | "float32" | "float64"
+>;
 
 const STATE_PREFIX = ".quant_state.bitsandbytes__";
 const COMPANIONS = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"];

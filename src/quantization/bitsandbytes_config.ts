@@ -51,16 +51,27 @@ const COMPUTE_DTYPES = ["float32", "float16", "bfloat16"] as const;
 
 /** How to quantize with bitsandbytes. */
 export class BitsAndBytesConfig implements QuantizationConfig {
+  /** The method as config.json names it. */
   readonly quantMethod = "bitsandbytes";
+  /** See `BitsAndBytesOptions.loadIn8bit`. */
   readonly loadIn8bit: boolean;
+  /** See `BitsAndBytesOptions.loadIn4bit`. */
   readonly loadIn4bit: boolean;
+  /** See `BitsAndBytesOptions.llmInt8Threshold`. */
   readonly llmInt8Threshold: number;
+  /** See `BitsAndBytesOptions.llmInt8SkipModules`. */
   readonly llmInt8SkipModules: readonly string[] | null;
+  /** See `BitsAndBytesOptions.llmInt8EnableFp32CpuOffload`. */
   readonly llmInt8EnableFp32CpuOffload: boolean;
+  /** See `BitsAndBytesOptions.llmInt8HasFp16Weight`. */
   readonly llmInt8HasFp16Weight: boolean;
+  /** See `BitsAndBytesOptions.bnb4bitComputeDtype`. */
   readonly bnb4bitComputeDtype: ComputeDType;
+  /** See `BitsAndBytesOptions.bnb4bitQuantType`. */
   readonly bnb4bitQuantType: FourBitType;
+  /** See `BitsAndBytesOptions.bnb4bitUseDoubleQuant`. */
   readonly bnb4bitUseDoubleQuant: boolean;
+  /** See `BitsAndBytesOptions.bnb4bitQuantStorage`. */
   readonly bnb4bitQuantStorage: StorageDType;
 
   /** Throws `quantization_config` for a value that Diffusers refuses. */

@@ -23,9 +23,13 @@ export interface PipelineQuantizationOptions {
 
 /** How to quantize the components of a pipeline while they load. */
 export class PipelineQuantizationConfig {
+  /** See `PipelineQuantizationOptions.quantBackend`. */
   readonly quantBackend: string | undefined;
+  /** See `PipelineQuantizationOptions.quantKwargs`. */
   readonly quantKwargs: Readonly<Record<string, unknown>>;
+  /** The components the backend is for; all when empty. */
   readonly componentsToQuantize: readonly string[];
+  /** A config per component. */
   readonly quantMapping: Readonly<Record<string, QuantizationConfig>> | undefined;
 
   /** Throws `quantization_config`. */

@@ -18,6 +18,7 @@ export class JsonNumber {
   /** The spelling. */
   readonly text: string;
 
+  /** Takes the spelling as it is. */
   constructor(text: string) {
     this.text = text;
   }

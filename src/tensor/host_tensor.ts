@@ -14,6 +14,7 @@ export class HostTensor {
   /** The raw little-endian bytes, aligned to the element size. */
   readonly bytes: Uint8Array;
 
+  /** Takes the bytes as they are; throws `invalid_argument` when their number does not fit. */
   constructor(dtype: DType, shape: Shape, bytes: Uint8Array) {
     const expected = elementCount(shape) * itemSize(dtype);
     if (bytes.byteLength !== expected) {

@@ -25,6 +25,8 @@ export class TorchGenerator {
   #cachedNormal: number | undefined;
 
   /**
+   * Starts the stream of a seed.
+   *
    * @param seed an integer from -2^63 to 2^64 - 1; the engine uses its low 32 bits only, as PyTorch's does
    * @throws HalftoneError `invalid_argument` for anything else
    */
