@@ -1,41 +1,56 @@
 /** Weights must be finite: one NaN makes every later value NaN and the picture black. */
 
 import { HalftoneError } from "../errors.ts";
-import type { DType } from "../tensor/dtype.ts";
-import type { HostTensor } from "../tensor/host_tensor.ts";
+import { type DType, itemSize } from "../tensor/dtype.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
 
-/** Per type: the bits that are all set in NaN and infinity, and the words they are looked for in. */
-const SPECIAL_BITS: Partial<Record<DType, { word: 1 | 2 | 4 | 8; mask: number }>> = {
-  float64: { word: 8, mask: 0x7ff00000 }, // of the upper half
-  float32: { word: 4, mask: 0x7f800000 },
-  float16: { word: 2, mask: 0x7c00 },
-  bfloat16: { word: 2, mask: 0x7f80 },
-  float8_e5m2: { word: 1, mask: 0x7c },
-  float8_e4m3fn: { word: 1, mask: 0x7f },
+/** The bits of one element that are all set in NaN and infinity. */
+const SPECIAL_BITS: Partial<Record<DType, number>> = {
+  float32: 0x7f800000,
+  float16: 0x7c00,
+  bfloat16: 0x7f80,
+  float8_e5m2: 0x7c,
+  float8_e4m3fn: 0x7f,
 };
 
 /** The flat index of the first NaN or infinity, or -1. Integers have none. */
 export function firstNonFinite(tensor: HostTensor): number {
-  const special = SPECIAL_BITS[tensor.dtype];
-  if (special === undefined) return -1;
-  const { buffer, byteOffset, byteLength } = tensor.bytes;
-  const { word, mask } = special;
-  if (word === 8) return scan(new Uint32Array(buffer, byteOffset, byteLength / 4), mask, 1, 2);
-  if (word === 4) return scan(new Uint32Array(buffer, byteOffset, byteLength / 4), mask, 0, 1);
-  if (word === 2) return scan(new Uint16Array(buffer, byteOffset, byteLength / 2), mask, 0, 1);
-  return scan(tensor.bytes, mask, 0, 1);
+  if (tensor.dtype === "float64") return firstIn(new Float64Array(tensor.bytes.slice().buffer));
+  const mask = SPECIAL_BITS[tensor.dtype];
+  if (mask === undefined) return -1;
+  const size = itemSize(tensor.dtype);
+  const first = firstSuspectWord(tensor.bytes, mask, size) * (4 / size);
+  const rest = tensor.bytes.subarray(first * size);
+  const index = firstIn(new HostTensor(tensor.dtype, [tensor.size - first], rest).toFloat32());
+  return index < 0 ? -1 : first + index;
 }
 
-function scan(
-  words: Uint32Array | Uint16Array | Uint8Array,
-  mask: number,
-  first: number,
-  step: number,
-): number {
-  for (let i = first; i < words.length; i += step) {
-    if ((words[i] & mask) === mask) return (i - first) / step;
+/**
+ * The first of the whole 32-bit words that holds a special element, else their number. Several elements
+ * are checked at once: adding the lowest bit of the mask carries into the sign's place exactly where
+ * all bits of the mask are set.
+ */
+function firstSuspectWord(bytes: Uint8Array, mask: number, size: number): number {
+  const whole = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const words = new Int32Array(whole.buffer, whole.byteOffset, whole.byteLength >> 2);
+  const masks = repeat(mask, size);
+  const units = repeat(mask & -mask, size);
+  const signs = repeat(2 ** (8 * size - 1), size);
+  for (let i = 0; i < words.length; i++) {
+    if ((((words[i] & masks) + units) & signs) !== 0) return i;
   }
-  return -1;
+  return words.length;
+}
+
+/** The bits of one element for every element of a 32-bit word. */
+function repeat(bits: number, size: number): number {
+  let word = 0;
+  for (let shift = 0; shift < 32; shift += 8 * size) word |= bits << shift;
+  return word;
+}
+
+function firstIn(values: Float32Array | Float64Array): number {
+  return values.findIndex((value) => !Number.isFinite(value));
 }
 
 /** Throws `non_finite_weight` when a tensor holds NaN or infinity. */

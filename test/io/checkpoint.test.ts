@@ -330,18 +330,35 @@ test("weights with NaN or infinity are refused in every float type, with their p
 test("NaN is found at any place of any float type, and never in ordinary values", async () => {
   const types: DType[] = ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"];
   for (const dtype of types) {
-    for (let place = 0; place < 5; place++) {
-      const numbers = Float32Array.of(0, -1, 448, 2 ** -9, -0);
-      assert.equal(firstNonFinite(new HostTensor(dtype, [5], fromFloat32(dtype, numbers))), -1);
-      numbers[place] = NaN;
-      const tensor = new HostTensor(dtype, [5], fromFloat32(dtype, numbers));
-      assert.equal(firstNonFinite(tensor), place, dtype);
+    for (let length = 1; length < 12; length++) {
+      for (let place = 0; place < length; place++) {
+        const numbers = Float32Array.from({ length }, (_, i) => [-448, 2 ** -9, -0][i % 3]);
+        const tensor = () => new HostTensor(dtype, [length], fromFloat32(dtype, numbers));
+        assert.equal(firstNonFinite(tensor()), -1, dtype);
+        numbers[place] = NaN;
+        assert.equal(firstNonFinite(tensor()), place, dtype);
+        numbers[length - 1] = NaN;
+        assert.equal(firstNonFinite(tensor()), place, dtype);
+      }
     }
   }
   const double = new HostTensor("float64", [2], new Uint8Array(Float64Array.of(1e300, NaN).buffer));
   assert.equal(firstNonFinite(double), 1);
   await rejects(() => checkFinite(double, "w"), "non_finite_weight");
   assert.equal(firstNonFinite(new HostTensor("int32", [1], new Uint8Array(4).fill(255))), -1);
+});
+
+test("of all 16-bit codes, exactly those that decode to NaN or infinity are found", () => {
+  for (const dtype of ["float16", "bfloat16"] as const) {
+    const codes = Uint16Array.from({ length: 65536 }, (_, code) => code);
+    for (let code = 0; code < 65536; code++) {
+      // Beside neighbours of all ones, to show that no carry crosses over.
+      const pair = new Uint8Array(Uint16Array.of(0x83ff, codes[code], 0x7bff & 0xff7f).buffer);
+      const tensor = new HostTensor(dtype, [3], pair);
+      const expected = Number.isFinite(tensor.toFloat32()[1]) ? -1 : 1;
+      if (firstNonFinite(tensor) !== expected) assert.fail(`${dtype} code ${code}`);
+    }
+  }
 });
 
 test("reads a config, and refuses what is no JSON object", async () => {
