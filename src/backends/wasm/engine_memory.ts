@@ -32,17 +32,17 @@ export class EngineMemory {
   }
 
   /** A view of `bytes` bytes; valid until the memory grows. */
-  bytes(address: number, bytes: number): Uint8Array<ArrayBuffer> {
+  bytes(address: number, bytes: number): Uint8Array {
     return new Uint8Array(this.memory.buffer, address, bytes);
   }
 
   /** A view of `count` words; valid until the memory grows. */
-  words(address: number, count: number): Int32Array<ArrayBuffer> {
+  words(address: number, count: number): Int32Array {
     return new Int32Array(this.memory.buffer, address, count);
   }
 
   /** A view of `count` floats; valid until the memory grows. */
-  floats(address: number, count: number): Float32Array<ArrayBuffer> {
+  floats(address: number, count: number): Float32Array {
     return new Float32Array(this.memory.buffer, address, count);
   }
 

@@ -1,4 +1,3 @@
-/// <reference lib="webworker" />
 /**
  * A worker of the wasm backend: walks tapes, or (as the loader) brings weights into the streaming slots.
  * Between runs it sits in its event loop, never in `Atomics.wait`: a blocked worker cannot be ended.
@@ -13,7 +12,7 @@ interface WorkerScope {
   postMessage(message: WorkerMessage): void;
 }
 
-const scope = self as unknown as WorkerScope;
+const scope = globalThis as unknown as WorkerScope;
 /** How long the loader sleeps before it looks whether the run has ended. */
 const LOADER_PATIENCE_MS = 20;
 
