@@ -5,6 +5,8 @@
 - random_texts.json: [text, ids of the demo CLIP, ids of the demo T5, ids of the tiny T5], special tokens included.
 - charsmap.json: texts with their normal forms, and the hash of the normal forms of all single characters.
 - variants.json: folders with unusual declarations of special tokens, with texts and ids.
+- real_texts.json: [text, CLIP ids, T5 ids] of FLUX.1's own tokenizers; only with the folder that has them in
+  tokenizer/ and tokenizer_2/ as the argument (the vocabularies are not part of this repository).
 """
 import gzip
 import hashlib
@@ -12,6 +14,7 @@ import json
 import logging
 import pathlib
 import random
+import sys
 import tempfile
 import unicodedata
 
@@ -135,8 +138,18 @@ def write_rows(name, rows):
     (OUT / name).write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 
+def make_real(folder):
+    rng.seed(17)
+    clip = CLIPTokenizer.from_pretrained(str(pathlib.Path(folder, "tokenizer")))
+    t5 = T5TokenizerFast.from_pretrained(str(pathlib.Path(folder, "tokenizer_2")))
+    texts = [random_text() for _ in range(100)]
+    write_rows("real_texts.json", [[t, clip(t).input_ids, t5(t).input_ids] for t in texts])
+
+
 def main():
     OUT.mkdir(exist_ok=True)
+    if len(sys.argv) > 1:
+        return make_real(sys.argv[1])
     pieces, charsmap = train_tiny()
     (OUT / "nmt_nfkc.charsmap.gz").write_bytes(gzip.compress(charsmap, 9, mtime=0))
     with tempfile.TemporaryDirectory() as folder:
