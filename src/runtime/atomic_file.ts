@@ -138,6 +138,7 @@ const REMEDIES: Record<string, string> = {
 };
 
 function writeError(path: string, error: unknown): HalftoneError {
+  if (error instanceof HalftoneError) return error;
   const code = systemCode(error);
   const message = code === "ENOSPC"
     ? "Cannot write the file: the disk is full"

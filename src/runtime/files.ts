@@ -103,8 +103,8 @@ export async function makeFolder(path: string): Promise<void> {
   try {
     await builtin("node:fs/promises").mkdir(path, { recursive: true });
   } catch (error) {
-    const detail = { file: path, remedy: "Choose a folder that can be written to." };
-    throw new HalftoneError("write_failed", "Cannot make the folder", detail, error);
+    const remedy = "Choose a folder that can be written to.";
+    throw writeError("Cannot make the folder", path, error, remedy);
   }
 }
 
@@ -113,7 +113,7 @@ export async function remove(path: string): Promise<void> {
   try {
     await builtin("node:fs/promises").rm(path, { recursive: true, force: true });
   } catch (error) {
-    throw new HalftoneError("write_failed", "Cannot delete", { file: path }, error);
+    throw writeError("Cannot delete", path, error);
   }
 }
 
@@ -127,7 +127,7 @@ export async function linkFile(target: string, path: string): Promise<void> {
         : fs.copyFile(joinPath(folderOf(path), target), path)
     );
   } catch (error) {
-    throw new HalftoneError("write_failed", "Cannot link the file", { file: path }, error);
+    throw writeError("Cannot link the file", path, error);
   }
 }
 
@@ -136,8 +136,7 @@ export async function renamePath(from: string, to: string): Promise<void> {
   try {
     await builtin("node:fs/promises").rename(from, to);
   } catch (error) {
-    const found = systemCode(error) ?? String(error);
-    throw new HalftoneError("write_failed", "Cannot rename", { file: to, found }, error);
+    throw writeError("Cannot rename", to, error);
   }
 }
 
@@ -165,7 +164,7 @@ async function reading<Result>(path: string, action: () => Promise<Result>): Pro
   try {
     return await action();
   } catch (error) {
-    throw error instanceof HalftoneError ? error : readError(path, error);
+    throw readError(path, error);
   }
 }
 
@@ -179,11 +178,23 @@ function isAbsent(error: unknown): boolean {
 }
 
 function readError(path: string, error: unknown): HalftoneError {
+  if (error instanceof HalftoneError) return error;
   const code: ErrorCode = "missing_file";
   const [found, remedy] = isAbsent(error)
     ? ["nothing at this path", "Check the path."]
     : [systemCode(error) ?? String(error), "Check that the file can be read by this user."];
   return new HalftoneError(code, "Cannot read the file", { file: path, found, remedy }, error);
+}
+
+function writeError(
+  message: string,
+  path: string,
+  error: unknown,
+  remedy?: string,
+): HalftoneError {
+  if (error instanceof HalftoneError) return error;
+  const found = systemCode(error) ?? String(error);
+  return new HalftoneError("write_failed", message, { file: path, found, remedy }, error);
 }
 
 function notAFile(path: string): HalftoneError {

@@ -44,6 +44,8 @@ export function spawnWorker(url: URL, name: string): SpawnedWorker {
 }
 
 function workerError(name: string, event: ErrorEvent): HalftoneError {
-  const detail = { field: name, found: event.message };
+  // Bun's message is the source around the fault, then "error: ...".
+  const found = /^error: (.*)$/m.exec(event.message)?.[1] ?? event.message;
+  const detail = { field: name, found };
   return new HalftoneError("backend_failed", "Cannot go on: a worker failed", detail, event.error);
 }
