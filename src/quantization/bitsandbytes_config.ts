@@ -98,7 +98,7 @@ export class BitsAndBytesConfig implements QuantizationConfig {
     const options: Record<string, unknown> = {};
     for (const [field, option] of Object.entries(FIELDS)) {
       const value = dict[field] ?? dict[option];
-      if (value !== undefined) options[option] = value;
+      if (value !== undefined) options[option] = value instanceof JsonNumber ? +value : value;
     }
     return new BitsAndBytesConfig(options);
   }
