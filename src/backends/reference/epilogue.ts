@@ -3,13 +3,7 @@
 import type { Activation } from "../../ops/op_table.ts";
 import { ACTIVATIONS } from "./functions.ts";
 import type { SumSink } from "./dot.ts";
-import {
-  floatData,
-  type MatrixView,
-  matrixView,
-  rowsOf,
-  type StridedView,
-} from "./strided_view.ts";
+import { type MatrixView, matrixView, rowsOf, type StridedView, vectorOf } from "./strided_view.ts";
 
 /** The optional operands of an epilogue. */
 export interface EpilogueOperands {
@@ -22,9 +16,9 @@ export interface EpilogueOperands {
 /** The sink that finishes sums and writes them to the output as rows. */
 export function epilogue(operands: EpilogueOperands, activation: Activation): SumSink {
   const output = matrixView(operands.output);
-  const bias = operands.bias && vector(operands.bias);
-  const gate = operands.gate && rowsOf(operands.gate, output.rows);
-  const residual = operands.residual && rowsOf(operands.residual, output.rows);
+  const bias = operands.bias && vectorOf(operands.bias, output.columns);
+  const gate = operands.gate && rowsOf(operands.gate, output);
+  const residual = operands.residual && rowsOf(operands.residual, output);
   const apply = ACTIVATIONS[activation];
   return (row, column, sum) => {
     let value = apply(bias ? sum + bias[column] : sum);
@@ -32,16 +26,6 @@ export function epilogue(operands: EpilogueOperands, activation: Activation): Su
     if (residual) value += element(residual, row, column);
     output.data[output.offset + row * output.rowStride + column] = value;
   };
-}
-
-/** A contiguous vector, as an array. */
-export function vector(view: StridedView): Float32Array {
-  const { offset, columns, rows } = matrixView({
-    ...view,
-    shape: [1, view.shape.reduce((product, size) => product * size, 1)],
-    strides: [0, view.strides.at(-1) ?? 1],
-  });
-  return floatData(view).subarray(offset, offset + rows * columns);
 }
 
 function element(matrix: MatrixView, row: number, column: number): number {

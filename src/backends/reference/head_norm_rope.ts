@@ -1,9 +1,8 @@
 /** headNormRope: RMS norm over each head's values, then rotation of adjacent pairs. */
 
 import type { OpAttributes } from "../../ops/op_table.ts";
-import { vector } from "./epilogue.ts";
 import type { StepContext } from "./step_context.ts";
-import { type MatrixView, matrixView } from "./strided_view.ts";
+import { type MatrixView, matrixView, rowsOf, vectorOf } from "./strided_view.ts";
 
 /** x [rows, heads * d], weight [d], cos? [rows, d], sin? [rows, d] -> output like x. */
 export function runHeadNormRope(
@@ -11,9 +10,10 @@ export function runHeadNormRope(
   attributes: OpAttributes["headNormRope"],
 ): void {
   const x = matrixView(context.input(0)), output = matrixView(context.output);
-  const weight = vector(context.input(1));
+  const weight = vectorOf(context.input(1), x.columns / attributes.heads);
   const cos = context.optionalInput(2), sin = context.optionalInput(3);
-  const angles = cos && sin ? { cos: matrixView(cos), sin: matrixView(sin) } : null;
+  const perRow = { ...x, columns: weight.length };
+  const angles = cos && sin ? { cos: rowsOf(cos, perRow), sin: rowsOf(sin, perRow) } : null;
   const normalized = context.scratchDoubles(weight.length);
   for (let row = 0; row < x.rows; row++) {
     for (let head = 0; head < attributes.heads; head++) {

@@ -2,14 +2,13 @@
 
 import type { OpAttributes } from "../../ops/op_table.ts";
 import { ACTIVATIONS } from "./functions.ts";
-import { vector } from "./epilogue.ts";
 import type { StepContext } from "./step_context.ts";
-import { type MatrixView, matrixView, rowsOf } from "./strided_view.ts";
+import { type MatrixView, matrixView, rowsOf, vectorOf } from "./strided_view.ts";
 
 /** x [rows, columns] -> output = act((norm(x) * weight + bias) * (1 + scale) + shift). */
 export function runNorm(context: StepContext, attributes: OpAttributes["norm"]): void {
   const x = matrixView(context.input(0));
-  const finish = finisher(context, x.rows, attributes);
+  const finish = finisher(context, x, attributes);
   if (attributes.kind === "group") {
     const width = x.columns / attributes.groups;
     for (let group = 0; group < attributes.groups; group++) {
@@ -67,16 +66,16 @@ function forEachIndex(
 /** Writes one normalised value: weight, bias, modulation, activation. */
 function finisher(
   context: StepContext,
-  rows: number,
+  x: MatrixView,
   attributes: OpAttributes["norm"],
 ): (row: number, column: number, value: number) => void {
   const [weight, bias] = [1, 2].map((index) => {
     const view = context.optionalInput(index);
-    return view && vector(view);
+    return view && vectorOf(view, x.columns);
   });
   const [scale, shift] = [3, 4].map((index) => {
     const view = context.optionalInput(index);
-    return view && rowsOf(view, rows);
+    return view && rowsOf(view, x);
   });
   const output = matrixView(context.output);
   const activate = ACTIVATIONS[attributes.activation];

@@ -47,14 +47,29 @@ export function matrixView(view: StridedView): MatrixView {
   return { data: floatData(view), offset, rows, columns, rowStride };
 }
 
-/** A row operand [1 | rows, columns] against `rows` rows: one row is repeated. */
-export function rowsOf(view: StridedView, rows: number): MatrixView {
+/** A row operand [1 | rows, columns] against a matrix: one row is repeated. */
+export function rowsOf(view: StridedView, { rows, columns }: MatrixView): MatrixView {
   const matrix = matrixView(view);
-  if (matrix.rows === rows) return matrix;
-  if (matrix.rows === 1) return { ...matrix, rows, rowStride: 0 };
-  throw new HalftoneError("plan_invalid", "Cannot run a step: row counts differ", {
-    found: matrix.rows,
-    expected: `1 or ${rows}`,
+  if (matrix.columns === columns) {
+    if (matrix.rows === rows) return matrix;
+    if (matrix.rows === 1) return { ...matrix, rows, rowStride: 0 };
+  }
+  throw new HalftoneError("plan_invalid", "Cannot run a step: an operand has another shape", {
+    found: `[${matrix.rows}, ${matrix.columns}]`,
+    expected: `[1 or ${rows}, ${columns}]`,
+  });
+}
+
+/** A vector operand of `length` values, as an array. */
+export function vectorOf(view: StridedView, length: number): Float32Array {
+  const count = view.shape.reduce((product, size) => product * size, 1);
+  const isDense = count <= 1 || view.strides.at(-1) === 1;
+  if (count === length && isDense && view.shape.at(-1) === count) {
+    return floatData(view).subarray(view.offset, view.offset + count);
+  }
+  throw new HalftoneError("plan_invalid", "Cannot run a step: an operand has another shape", {
+    found: view.shape,
+    expected: [length],
   });
 }
 

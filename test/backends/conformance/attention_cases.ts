@@ -1,6 +1,6 @@
 /** attention: head sizes, lengths, masks, biases, parts of a fused projection, large logits. */
 
-import { type ConformanceCase, floats } from "./cases.ts";
+import { type ConformanceCase, floats, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { type Pattern, Random, randomValues } from "./random.ts";
 
@@ -68,9 +68,10 @@ function attentionCase(form: AttentionForm, random: Random): ConformanceCase {
       const operands = fused
         ? [0, 1, 2].map((part) => inputs.qkv.slice(1, part * columns, (part + 1) * columns))
         : [inputs.q, inputs.k, inputs.v];
-      const output = graph.allocate([queries, columns]);
-      const attributes = { heads, scale, causal };
-      return graph.add("attention", attributes, [...operands, inputs.bias ?? null], output);
+      return writeTo(graph, [queries, columns], fused, (output) => {
+        const attributes = { heads, scale, causal };
+        graph.add("attention", attributes, [...operands, inputs.bias ?? null], output);
+      });
     },
     expected: () =>
       evaluate.attention(

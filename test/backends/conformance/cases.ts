@@ -5,6 +5,7 @@ import { Graph, type Tensor } from "../../../src/ops/graph.ts";
 import type { OpName } from "../../../src/ops/op_table.ts";
 import { buildPlan } from "../../../src/plan/build.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
+import type { Shape } from "../../../src/tensor/shape.ts";
 import { type BudgetName, ERROR_BUDGETS } from "../error_budgets.ts";
 import { TestWeights } from "./weights.ts";
 
@@ -118,6 +119,37 @@ export function judge(testCase: ConformanceCase, found: HostTensor): string | nu
   return `${testCase.op}: ${testCase.name}: NMSE ${nmse.toExponential(1)} ` +
     `(at most ${budget.nmse}), largest error ${maxAbs.toExponential(1)} ` +
     `(at most ${budget.maxAbs})${faults}`;
+}
+
+/** Where an op of a case writes: a tensor of its own, or part of wider rows, as in a concatenation. */
+export function writeTo(
+  graph: Graph,
+  shape: Shape,
+  isPart: boolean,
+  write: (output: Tensor) => void,
+): Tensor {
+  const columns = shape[shape.length - 1];
+  const target = isPart
+    ? graph.allocate(shape.with(-1, columns + 7)).slice(shape.length - 1, 3, columns + 3)
+    : graph.allocate(shape);
+  write(target);
+  return isPart ? graph.add("copy", {}, [target], graph.allocate(shape)) : target;
+}
+
+/** A matrix as the middle of wider rows, for operands that are parts of something larger. */
+export function widened(matrix: HostTensor): HostTensor {
+  const [rows, columns] = matrix.shape;
+  const values = matrix.toFloat32();
+  const wide = new Float32Array(rows * (columns + 5)).fill(77);
+  for (let row = 0; row < rows; row++) {
+    wide.set(values.subarray(row * columns, (row + 1) * columns), row * (columns + 5) + 2);
+  }
+  return HostTensor.fromFloat32(wide, [rows, columns + 5]);
+}
+
+/** The matrix inside a widened one. */
+export function narrowed(wide: Tensor): Tensor {
+  return wide.slice(1, 2, wide.shape[1] - 3);
 }
 
 /** A float32 tensor. */

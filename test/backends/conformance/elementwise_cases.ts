@@ -8,7 +8,7 @@ import {
 } from "../../../src/ops/op_table.ts";
 import type { Tensor } from "../../../src/ops/graph.ts";
 import { elementCount, type Shape } from "../../../src/tensor/shape.ts";
-import { type ConformanceCase, floats } from "./cases.ts";
+import { type ConformanceCase, floats, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
 import * as virtual from "./virtual_array.ts";
@@ -143,7 +143,9 @@ function binaryCase(
       const seen = (tensor: Tensor) =>
         tensor.shape.length === axes.length ? tensor.permute(axes) : tensor;
       const operands = [seen(inputs.a), seen(inputs.b)].map((x) => x.broadcastTo(shape));
-      return graph.add("binary", { kind }, operands, graph.allocate(shape));
+      return writeTo(graph, shape, seed % 2 === 1, (output) => {
+        graph.add("binary", { kind }, operands, output);
+      });
     },
     expected: () => {
       const x = virtual.toValues(virtual.broadcastTo(left, shape));
@@ -170,7 +172,9 @@ export function reduceCases(): ConformanceCase[] {
           budget: `reduce/${kind}`,
           inputs: { x: floats(values, [rows, columns + 2]) },
           build: (graph, { x }) =>
-            graph.add("reduce", { kind }, [x.slice(1, 1, columns + 1)], graph.allocate([rows, 1])),
+            writeTo(graph, [rows, 1], p % 2 === 1, (output) => {
+              graph.add("reduce", { kind }, [x.slice(1, 1, columns + 1)], output);
+            }),
           expected: () =>
             Float64Array.from({ length: rows }, (_, row) =>
               evaluate.reduce(kind, Array.from(used.subarray(row * columns, (row + 1) * columns)))),

@@ -2,7 +2,7 @@
 
 import type { Activation, OpAttributes } from "../../../src/ops/op_table.ts";
 import type { Tensor } from "../../../src/ops/graph.ts";
-import { type ConformanceCase, floats } from "./cases.ts";
+import { type ConformanceCase, floats, narrowed, widened, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
 import { denseWeight, TestWeights } from "./weights.ts";
@@ -81,11 +81,12 @@ function normCase(
       `${inPlace ? ", in place" : ""}, seed ${seed}`,
     op: "norm",
     budget: "norm",
+    magnitude: form.activation === "identity" ? 0 : 1,
     inputs: {
       x: floats(wide, [rows, columns + margin]),
       ...form.modulation === "none" ? {} : {
-        scale: floats(scale, [modulationRows, columns]),
-        shift: floats(shift, [modulationRows, columns]),
+        scale: widened(floats(scale, [modulationRows, columns])),
+        shift: widened(floats(shift, [modulationRows, columns])),
       },
     },
     weights,
@@ -94,8 +95,11 @@ function normCase(
       if (inPlace) input = graph.add("copy", {}, [input], graph.allocate([rows, columns]));
       const w = form.weight ? graph.weight("w", [columns]) : null;
       const b = form.bias ? graph.weight("b", [columns]) : null;
-      const operands = [input, w, b, inputs.scale ?? null, inputs.shift ?? null];
-      const output = graph.add("norm", attributes, operands, graph.allocate([rows, columns]));
+      const { scale, shift } = inputs;
+      const modulation = [scale, shift].map((row) => row ? narrowed(row) : null);
+      const output = writeTo(graph, [rows, columns], margin > 0, (target) => {
+        graph.add("norm", attributes, [input, w, b, ...modulation], target);
+      });
       return inPlace ? graph.add("copy", {}, [output], graph.allocate([rows, columns])) : output;
     },
     expected: () =>
@@ -158,8 +162,9 @@ function headNormRopeCase(
         inputs.cos ?? null,
         inputs.sin ?? null,
       ];
-      const output = graph.allocate([rows, columns]);
-      return graph.add("headNormRope", { heads, epsilon }, operands, output);
+      return writeTo(graph, [rows, columns], parts > 1, (output) => {
+        graph.add("headNormRope", { heads, epsilon }, operands, output);
+      });
     },
     expected: () => {
       const matrix = { rows, columns, data: x };

@@ -2,7 +2,7 @@
 
 import type { Activation } from "../../../src/ops/op_table.ts";
 import type { Tensor } from "../../../src/ops/graph.ts";
-import { type ConformanceCase, floats } from "./cases.ts";
+import { type ConformanceCase, floats, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
 import { denseWeight, TestWeights } from "./weights.ts";
@@ -156,6 +156,7 @@ function convolutionCase(
       `${ending.bias ? " + bias" : ""}${ending.residual ? " + residual" : ""}, ${pattern}`,
     op: "conv2d",
     budget: "conv2d",
+    magnitude: ending.activation === "identity" ? 0 : 1,
     inputs: {
       x: floats(x, [height, width, channels]),
       ...ending.residual ? { residual: floats(residual, outShape) } : {},
@@ -168,7 +169,9 @@ function convolutionCase(
       if (inputs.residual) {
         r = graph.add("copy", {}, [inputs.residual], graph.allocate(outShape));
       }
-      return graph.add("conv2d", attributes, [inputs.x, w, b, r], graph.allocate(outShape));
+      return writeTo(graph, outShape, seed % 3 === 2, (output) => {
+        graph.add("conv2d", attributes, [inputs.x, w, b, r], output);
+      });
     },
     expected: () => {
       const image = { height, width, channels, data: x };

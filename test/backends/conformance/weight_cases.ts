@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { Graph, Tensor, Weight } from "../../../src/ops/graph.ts";
 import type { Activation, ActivationMode } from "../../../src/ops/op_table.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
-import { type ConformanceCase, floats } from "./cases.ts";
+import { type ConformanceCase, floats, narrowed, widened, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { FORMATS, type TestFormat } from "./formats.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
@@ -35,12 +35,9 @@ export function gatherCases(): ConformanceCase[] {
       inputs: { ids: HostTensor.fromInt32(Int32Array.from(ids)) },
       weights,
       build: (graph, inputs) =>
-        graph.add(
-          "gather",
-          {},
-          [inputs.ids, graph.weight("table", [11, 48])],
-          graph.allocate([5, 48]),
-        ),
+        writeTo(graph, [5, 48], f % 2 === 1, (output) => {
+          graph.add("gather", {}, [inputs.ids, graph.weight("table", [11, 48])], output);
+        }),
       expected: () => ids.flatMap((id) => [...weight.values.subarray(id * 48, (id + 1) * 48)]),
     };
   });
@@ -60,12 +57,9 @@ export function unpackCases(): ConformanceCase[] {
         inputs: {},
         weights,
         build: (graph) =>
-          graph.add(
-            "unpack",
-            {},
-            [graph.weight("w", [rows, columns])],
-            graph.allocate([rows, columns]),
-          ),
+          writeTo(graph, [rows, columns], s % 2 === 1, (output) => {
+            graph.add("unpack", {}, [graph.weight("w", [rows, columns])], output);
+          }),
         expected: () => weight.values,
       } satisfies ConformanceCase;
     })
@@ -161,6 +155,9 @@ function buildLinearCase(
   const bias = weights.add("b", denseWeight(random, "bfloat16", [n]));
   const pattern = random.pick(PATTERNS);
   const margin = random.pick([0, 0, 3]); // x may be part of wider rows
+  const isPart = random.uniform() < 0.3; // and so may be the output, the gate and the residual
+  const operand = (values: Float32Array, rows: number) =>
+    isPart ? widened(floats(values, [rows, n])) : floats(values, [rows, n]);
   const wide = randomValues(random, m * (k + margin), k + margin, pattern);
   const x = Float64Array.from({ length: m * k }, (_, index) => {
     return wide[Math.floor(index / k) * (k + margin) + margin + index % k];
@@ -171,19 +168,21 @@ function buildLinearCase(
   const threshold = mode.kind === "llm_int8" ? ` threshold ${mode.threshold}` : "";
   return {
     name: `${format.name} m ${m} n ${n} k ${k}, ${describeEnding(ending)}, ${pattern}, ` +
-      `margin ${margin}${threshold}, seed ${seed}`,
+      `margin ${margin}${isPart ? ", parts" : ""}${threshold}, seed ${seed}`,
     op: "linear",
     budget,
+    magnitude: ending.activation === "identity" ? 0 : 1,
     inputs: {
       x: floats(wide, [m, k + margin]),
-      ...ending.gate === "none" ? {} : { gate: floats(gate, [gateRows, n]) },
-      ...ending.residual ? { residual: floats(residual, [m, n]) } : {},
+      ...ending.gate === "none" ? {} : { gate: operand(gate, gateRows) },
+      ...ending.residual ? { residual: operand(residual, m) } : {},
     },
     weights,
     build: (graph, inputs) => {
       const b = ending.bias ? graph.weight("b", [n]) : null;
       const w = graph.weight("w", [n, k]);
-      return captureLinear(graph, inputs, ending, inputs.x.slice(1, margin, k + margin), w, b);
+      const x = inputs.x.slice(1, margin, k + margin);
+      return captureLinear(graph, { ...inputs, x }, ending, w, b, isPart);
     },
     expected: () => {
       const dense = { rows: n, columns: k, data: weight.values };
@@ -200,27 +199,25 @@ function buildLinearCase(
   };
 }
 
-/** The residual goes through a copy first, so that the op may write over it. */
+/** A whole residual goes through a copy first, so that the op may write over it. */
 function captureLinear(
   graph: Graph,
   inputs: Readonly<Record<string, Tensor>>,
   ending: Ending,
-  x: Tensor,
   weight: Weight,
   bias: Weight | null,
+  isPart: boolean,
 ): Tensor {
-  const output = graph.allocate([x.shape[0], weight.shape[0]]);
-  let residual: Tensor | null = null;
-  if (inputs.residual) {
-    residual = graph.add("copy", {}, [inputs.residual], graph.allocate(output.shape));
-  }
+  const { x, gate = null, residual = null } = inputs;
+  const shape = [x.shape[0], weight.shape[0]];
+  const seenGate = gate && isPart ? narrowed(gate) : gate;
+  const seenResidual = residual && isPart
+    ? narrowed(residual)
+    : residual && graph.add("copy", {}, [residual], graph.allocate(shape));
   const attributes = { activation: ending.activation, activations: weight.activations };
-  return graph.add(
-    "linear",
-    attributes,
-    [x, weight, bias, inputs.gate ?? null, residual],
-    output,
-  );
+  return writeTo(graph, shape, isPart, (output) => {
+    graph.add("linear", attributes, [x, weight, bias, seenGate, seenResidual], output);
+  });
 }
 
 /** The int8 codes of a row-wise quantized weight and their rows' absmax. */
