@@ -117,18 +117,16 @@ interface FinishedShard {
   readonly names: readonly string[];
 }
 
-/** The data of one shard in the order it came. */
+/** The data of one shard in the order it came, in a file that never gets a name of its own. */
 class ShardSpool {
   readonly #tensors: SpooledTensor[] = [];
   size = 0;
 
-  private constructor(readonly folder: string, readonly path: string, readonly file: AtomicFile) {}
+  private constructor(readonly folder: string, readonly file: AtomicFile) {}
 
   static async create(folder: string): Promise<ShardSpool> {
     await makeFolder(folder);
-    const random = crypto.getRandomValues(new Uint32Array(2)).join("-");
-    const path = joinPath(folder, `.spool.${random}.part`);
-    return new ShardSpool(folder, path, await createAtomicFile(path));
+    return new ShardSpool(folder, await createAtomicFile(joinPath(folder, "spool")));
   }
 
   async add(name: string, { dtype, shape, bytes }: HostTensor): Promise<void> {
@@ -140,7 +138,6 @@ class ShardSpool {
 
   /** Writes the shard in the format's order; it gets its name later. */
   async finish(options: WriteCheckpointOptions): Promise<FinishedShard> {
-    await this.file.commit();
     const layout = layoutSafetensors(this.#tensors, options.metadata);
     const output = await createAtomicFile(joinPath(this.folder, "shard"));
     try {
@@ -154,7 +151,7 @@ class ShardSpool {
   }
 
   async #copy(order: readonly SpooledTensor[], output: AtomicFile): Promise<void> {
-    const source = await openFileSource(this.path);
+    const source = await openFileSource(this.file.temporaryPath);
     try {
       for (const { spoolOffset, bytes } of order) {
         for (let done = 0; done < bytes; done += COPY_BYTES) {
@@ -167,9 +164,8 @@ class ShardSpool {
     }
   }
 
-  async remove(): Promise<void> {
-    await this.file.abort();
-    await remove(this.path);
+  remove(): Promise<void> {
+    return this.file.abort();
   }
 }
 

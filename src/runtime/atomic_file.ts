@@ -9,6 +9,8 @@ import { builtin } from "./node.ts";
 
 /** A file being written; ends with exactly one `commit` or `abort`. */
 export interface AtomicFile {
+  /** Where the bytes are until `commit`; they can be read back there. */
+  readonly temporaryPath: string;
   /** Appends bytes. Throws `write_failed`; the temporary file is gone then. */
   write(bytes: Uint8Array): Promise<void>;
   /**
@@ -71,7 +73,7 @@ class OpenAtomicFile implements AtomicFile {
 
   constructor(
     readonly path: string,
-    readonly temporary: string,
+    readonly temporaryPath: string,
     readonly handle: WritableFile,
     readonly fileSystem: AtomicFileSystem,
   ) {}
@@ -87,7 +89,7 @@ class OpenAtomicFile implements AtomicFile {
     return this.#attempt(async () => {
       await this.handle.sync();
       await this.#close();
-      await this.fileSystem.rename(this.temporary, finalPath);
+      await this.fileSystem.rename(this.temporaryPath, finalPath);
       this.#done = true;
       // Without this a crash may lose the rename, though never leave half a file.
       await this.fileSystem.syncFolder(folderOf(finalPath));
@@ -99,7 +101,7 @@ class OpenAtomicFile implements AtomicFile {
     this.#done = true;
     // The first error is the one to report, so these stay silent.
     await this.#close().catch(() => {});
-    await this.fileSystem.remove(this.temporary).catch(() => {});
+    await this.fileSystem.remove(this.temporaryPath).catch(() => {});
   }
 
   async #close(): Promise<void> {
