@@ -145,6 +145,7 @@ function convolutionCase(
   const pattern = random.pick(PATTERNS);
   const x = randomValues(random, height * width * channels, channels, pattern);
   const residual = randomValues(random, outHeight * outWidth * out, out);
+  const isPart = seed % 3 === 2; // x and the output are channels of wider pictures
   const weights = new TestWeights();
   const weight = denseWeight(random, "bfloat16", [out, channels, kernel, kernel]);
   weights.add("w", weight);
@@ -153,12 +154,13 @@ function convolutionCase(
   return {
     name: `[${height}, ${width}, ${channels}] to ${out}, kernel ${kernel}, stride ${stride}, ` +
       `padding [${padding}], upsample ${upsample}, ${ending.activation}` +
-      `${ending.bias ? " + bias" : ""}${ending.residual ? " + residual" : ""}, ${pattern}`,
+      `${ending.bias ? " + bias" : ""}${ending.residual ? " + residual" : ""}, ${pattern}` +
+      `${isPart ? ", parts" : ""}`,
     op: "conv2d",
     budget: "conv2d",
     magnitude: ending.activation === "identity" ? 0 : 1,
     inputs: {
-      x: floats(x, [height, width, channels]),
+      x: isPart ? besideOthers(x, height, width, channels) : floats(x, [height, width, channels]),
       ...ending.residual ? { residual: floats(residual, outShape) } : {},
     },
     weights,
@@ -169,8 +171,9 @@ function convolutionCase(
       if (inputs.residual) {
         r = graph.add("copy", {}, [inputs.residual], graph.allocate(outShape));
       }
-      return writeTo(graph, outShape, seed % 3 === 2, (output) => {
-        graph.add("conv2d", attributes, [inputs.x, w, b, r], output);
+      const seen = isPart ? inputs.x.slice(2, 1, channels + 1) : inputs.x;
+      return writeTo(graph, outShape, isPart, (output) => {
+        graph.add("conv2d", attributes, [seen, w, b, r], output);
       });
     },
     expected: () => {
@@ -183,4 +186,14 @@ function convolutionCase(
       });
     },
   };
+}
+
+/** A picture with one channel before and two behind. */
+function besideOthers(x: Float32Array, height: number, width: number, channels: number) {
+  const wide = new Float32Array(height * width * (channels + 3)).fill(55);
+  for (let pixel = 0; pixel < height * width; pixel++) {
+    const own = x.subarray(pixel * channels, (pixel + 1) * channels);
+    wide.set(own, pixel * (channels + 3) + 1);
+  }
+  return floats(wide, [height, width, channels + 3]);
 }
