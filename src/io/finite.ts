@@ -36,10 +36,14 @@ function firstSuspectWord(bytes: Uint8Array, mask: number, size: number): number
   const masks = repeat(mask, size);
   const units = repeat(mask & -mask, size);
   const signs = repeat(2 ** (8 * size - 1), size);
-  for (let i = 0; i < words.length; i++) {
-    if ((((words[i] & masks) + units) & signs) !== 0) return i;
+  let i = 0;
+  for (; i + 4 <= words.length; i += 4) {
+    const carries = ((words[i] & masks) + units) | ((words[i + 1] & masks) + units) |
+      ((words[i + 2] & masks) + units) | ((words[i + 3] & masks) + units);
+    if ((carries & signs) !== 0) break;
   }
-  return words.length;
+  while (i < words.length && (((words[i] & masks) + units) & signs) === 0) i++;
+  return i;
 }
 
 /** The bits of one element for every element of a 32-bit word. */
