@@ -43,6 +43,7 @@ export class AddedTokenSplitter {
   readonly #pattern: RegExp | undefined;
   readonly #tokens: ReadonlyMap<string, AddedToken & { id: number }>;
 
+  /** A splitter at these tokens; of two with the same content the later counts. */
   constructor(tokens: readonly (AddedToken & { id: number })[]) {
     this.#tokens = new Map(tokens.map((token) => [token.content, token]));
     const contents = [...this.#tokens.keys()].sort((a, b) => b.length - a.length);

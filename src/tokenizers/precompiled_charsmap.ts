@@ -12,7 +12,11 @@ export class PrecompiledCharsmap {
   readonly #cache = new Map<string, string>();
   readonly #segmenter = new Intl.Segmenter("en", { granularity: "grapheme" });
 
-  /** @throws RangeError if the blob is malformed */
+  /**
+   * Rules from the bytes of a `precompiled_charsmap`.
+   *
+   * @throws RangeError if the trie does not fit into them
+   */
   constructor(blob: Uint8Array) {
     const view = new DataView(blob.buffer, blob.byteOffset, blob.byteLength);
     const trieBytes = blob.byteLength >= 4 ? view.getUint32(0, true) : NaN;

@@ -15,7 +15,12 @@ export class Unigram {
   readonly #trie = new Trie();
   readonly #cache = new Map<string, readonly number[]>();
 
-  /** @param vocab pieces and their scores; a piece's index is its id */
+  /**
+   * A model of these pieces.
+   *
+   * @param vocab pieces and their scores; a piece's index is its id
+   * @param unknownId the id for characters that no piece covers
+   */
   constructor(vocab: readonly (readonly [string, number])[], unknownId: number) {
     this.#pieces = vocab.map(([piece]) => piece);
     this.#scores = Float64Array.from(vocab, ([, score]) => score);

@@ -203,6 +203,25 @@ test("missing, contradicting or impossible arguments of setTimesteps are refused
   throwsCode("invalid_argument", () => dynamic.setTimesteps({ numInferenceSteps: 4 }));
 });
 
+test("a run starts at its begin index and forgets it with the next schedule", () => {
+  const scheduler = new FlowMatchEulerDiscreteScheduler({ shift: 2 });
+  assert.equal(scheduler.shift, 2);
+  scheduler.setTimesteps({ numInferenceSteps: 4 });
+  scheduler.setBeginIndex();
+  assert.equal(scheduler.beginIndex, 0);
+  scheduler.step(drawn(1), scheduler.timesteps[3], drawn(2)); // the index decides, not the timestep
+  assert.equal(scheduler.stepIndex, 1);
+  scheduler.setTimesteps({ numInferenceSteps: 4 });
+  assert.deepEqual([scheduler.beginIndex, scheduler.stepIndex], [undefined, undefined]);
+});
+
+test("timesteps per token must divide the sample", () => {
+  const scheduler = new FlowMatchEulerDiscreteScheduler();
+  scheduler.setTimesteps({ numInferenceSteps: 2 });
+  const options = { perTokenTimesteps: [1000, 500, 1, 0] };
+  throwsCode("invalid_argument", () => scheduler.step(drawn(1), 1000, drawn(2), options));
+});
+
 test("a step beyond the end, of another length or without its generator is refused", () => {
   const scheduler = new FlowMatchEulerDiscreteScheduler();
   scheduler.setTimesteps({ numInferenceSteps: 1 });
