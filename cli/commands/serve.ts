@@ -8,12 +8,13 @@ import {
   writeText,
 } from "../../src/runtime/system.ts";
 import { nameOf } from "../../src/runtime/files.ts";
-import { createFluxMaker } from "../../server/flux_maker.ts";
 import type { PictureMaker } from "../../server/picture_maker.ts";
 import { type RunningEndpoint, startEndpoint } from "../../server/serve.ts";
+import { startWorkerMaker } from "../../server/worker_maker.ts";
 import { EXIT, failureOf } from "../failure.ts";
+import { readGenerationDefaults } from "../generation_defaults.ts";
+import { modelPath } from "../model_path.ts";
 import { addModelOptions, integer, type ModelOptions } from "../options.ts";
-import { openPipeline } from "../pipeline.ts";
 import { createProgress } from "../progress.ts";
 
 interface ServeOptions extends ModelOptions {
@@ -58,13 +59,21 @@ async function serve(options: ServeOptions): Promise<void> {
   if (failure !== undefined) throw failure;
 }
 
-/** Opens the pipeline as a maker; the model's own values fill what a request leaves out. */
+/** Opens the pipeline on its own thread; the model's own values fill what a request leaves out. */
 async function load(options: ServeOptions, signal: AbortSignal): Promise<PictureMaker> {
   const progress = createProgress();
-  const { path, pipeline, defaults } = await openPipeline(options, progress, signal);
+  const path = await modelPath(options.model);
+  const model = options.model ?? nameOf(path);
+  const { backend, threads, strict, dtype, quantize } = options;
+  const defaults = await readGenerationDefaults(path);
+  const maker = await startWorkerMaker({
+    setup: { path, model, defaults, backend, threads, strict, dtype, quantize },
+    signal,
+    onProgress: ({ stage, done, total }) => progress.show(`load ${stage}`, done, total, "weights"),
+  });
   progress.close();
-  say(`ready: ${nameOf(path)}`);
-  return createFluxMaker({ pipeline, model: options.model ?? nameOf(path), defaults });
+  say(`ready: ${model}`);
+  return maker;
 }
 
 /** Resolves on the first signal to end; the second ends the process. */

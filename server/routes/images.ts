@@ -53,15 +53,6 @@ function bodyWith(job: PictureJob, { files, width, height }: MadePictures): Imag
     output_format: "png",
     size: `${width}x${height}`,
     seed: job.seed,
-    data: files.map((file) => ({ b64_json: base64(file) })),
+    data: files.map((file) => ({ b64_json: file.toBase64() })),
   };
-}
-
-function base64(bytes: Uint8Array): string {
-  const chunk = 0x8000; // String.fromCharCode takes its bytes as arguments: not too many at once
-  let text = "";
-  for (let start = 0; start < bytes.length; start += chunk) {
-    text += String.fromCharCode(...bytes.subarray(start, start + chunk));
-  }
-  return btoa(text);
 }
