@@ -11,6 +11,7 @@ import { HalftoneError } from "../errors.ts";
 import { resolveModel } from "../io/resolve_model.ts";
 import { calculateShift } from "../schedulers/flow_match_config.ts";
 import { checkPipelineConfig } from "../quantization/pipeline_config.ts";
+import type { WeightDType } from "../quantization/weights.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { type BackendHandle, backendOf } from "./backend_handle.ts";
 import {
@@ -65,6 +66,8 @@ const PIPELINE_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "onProgress",
   "signal",
 ];
+
+const WEIGHT_DTYPES: readonly WeightDType[] = ["float32", "bfloat16", "float16"];
 
 /** What a pipeline is made of. */
 interface FluxParts {
@@ -404,11 +407,18 @@ function checkOptions(options: FluxPipelineOptions): void {
   const unknown = Object.keys(options).find((key) =>
     !(PIPELINE_OPTIONS as readonly string[]).includes(key)
   );
-  if (unknown === undefined) return;
-  throw new HalftoneError("invalid_argument", "Cannot open a pipeline with an unknown option", {
-    field: unknown,
-    expected: PIPELINE_OPTIONS.join(", "),
-  });
+  if (unknown !== undefined) {
+    throw invalidOption(unknown, "an unknown option", PIPELINE_OPTIONS.join(", "));
+  }
+  const { dtype } = options;
+  if (dtype !== undefined && !WEIGHT_DTYPES.includes(dtype)) {
+    throw invalidOption("dtype", dtype, WEIGHT_DTYPES.join(", "));
+  }
+}
+
+function invalidOption(field: string, found: unknown, expected: string): HalftoneError {
+  const detail = { field, found, expected };
+  return new HalftoneError("invalid_argument", "Cannot open a pipeline with this option", detail);
 }
 
 function makeBackend(options: FluxPipelineOptions): Promise<Backend> {

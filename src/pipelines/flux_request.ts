@@ -1,7 +1,8 @@
 /** Checks the options of a FluxPipeline call and brings them into one form. */
 
 import { HalftoneError } from "../errors.ts";
-import type { HostTensor } from "../tensor/host_tensor.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import { isFloat } from "../tensor/dtype.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
 import { TorchGenerator } from "../tensor/random.ts";
 import type { FluxGenerateOptions, Seed } from "./flux_options.ts";
@@ -226,6 +227,7 @@ function embeds(
   pooled: HostTensor | undefined,
   traits: FluxTraits,
 ): PromptSource {
+  requireTensor(field, text);
   const [batch, tokens] = text.shape;
   const { jointAttentionDim, pooledProjectionDim } = traits;
   if (text.shape.length !== 3 || text.shape[2] !== jointAttentionDim || batch < 1 || tokens < 1) {
@@ -235,6 +237,7 @@ function embeds(
     throw invalid(field, `${tokens} tokens`, `at most ${4 * CALL_LIMITS.sequenceLength} tokens`);
   }
   if (!pooled) throw invalid(pooledField, undefined, `given with ${field}`);
+  requireTensor(pooledField, pooled);
   if (!sameShape(pooled.shape, [batch, pooledProjectionDim])) {
     throw invalid(pooledField, `[${pooled.shape}]`, `[${batch}, ${pooledProjectionDim}]`);
   }
@@ -294,6 +297,9 @@ function randomness(
   }
   if (generator !== undefined) {
     const generators = Array.isArray(generator) ? generator : [generator];
+    if (!generators.every((item) => item instanceof TorchGenerator)) {
+      throw invalid("generator", typeof generator, "a TorchGenerator or a list of them");
+    }
     checkCount("generator", generator, generators.length, images);
     return { generators, seed: null };
   }
@@ -321,8 +327,15 @@ function checkCount(field: string, value: unknown, found: number, images: number
 function givenLatents(options: FluxGenerateOptions, expected: Shape): HostTensor | null {
   const { latents } = options;
   if (latents === undefined) return null;
+  requireTensor("latents", latents);
   if (sameShape(latents.shape, expected)) return latents.cast("float32");
   throw invalid("latents", `[${latents.shape}]`, `packed latents [${expected}]`);
+}
+
+function requireTensor(field: string, value: HostTensor): void {
+  if (value instanceof HostTensor && isFloat(value.dtype)) return;
+  const found = value instanceof HostTensor ? value.dtype : typeof value;
+  throw invalid(field, found, "a HostTensor of floats");
 }
 
 function outputType({ outputType = "png" }: FluxGenerateOptions): FluxRequest["outputType"] {
