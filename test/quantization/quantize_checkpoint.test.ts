@@ -19,7 +19,14 @@ import { dequantize } from "../../src/quantization/dequantize.ts";
 import type { NamedTensor } from "../../src/quantization/quantizer.ts";
 import { libraryOf } from "../../src/quantization/weights.ts";
 import { inFolder } from "../io/support.ts";
-import { assertFails, GOLDENS, readGolden, sha256 } from "./support.ts";
+import {
+  assertFails,
+  assertSameTensor,
+  GOLDENS,
+  readGolden,
+  sha256,
+  withCheckpoints,
+} from "./support.ts";
 
 const SOURCE = `${GOLDENS}pipelines/dev`;
 const WEIGHTS = {
@@ -128,15 +135,14 @@ test("dequantizing gives each weight in the type it came from, and a config with
   await inFolder(async (folder) => {
     const source = savedBy("nf4_double", "transformer");
     await dequantizeCheckpoint(source, folder);
-    const [dense, original] = [
-      await openCheckpoint(folder),
-      await openCheckpoint(`${SOURCE}/transformer`),
-    ];
-    for (const [name, entry] of original.entries) {
-      const made = dense.entries.get(name);
-      assert.deepEqual([made?.dtype, made?.shape], [entry.dtype, entry.shape], name);
-    }
-    assert.equal(dense.entries.size, original.entries.size);
+    await withCheckpoints([folder, `${SOURCE}/transformer`], (dense, original) => {
+      for (const [name, entry] of original.entries) {
+        const made = dense.entries.get(name);
+        assert.deepEqual([made?.dtype, made?.shape], [entry.dtype, entry.shape], name);
+      }
+      assert.equal(dense.entries.size, original.entries.size);
+      return Promise.resolve();
+    });
     const before = await readConfig(`${SOURCE}/transformer`);
     assert.deepEqual(await readConfig(folder), before);
     assert.equal(await isQuantizedCheckpoint(folder), false);
@@ -148,15 +154,16 @@ test("dequantized weights are those of the layout in the type asked for", async 
   await inFolder(async (folder) => {
     const source = savedBy("int8", "transformer");
     await dequantizeCheckpoint(source, folder, { dtype: "float32" });
-    const [checkpoint, dense] = [await openCheckpoint(source), await openCheckpoint(folder)];
     const quantizer = createQuantizer({ load_in_8bit: true }, {
       library: "diffusers",
       keepInFloat32: [],
     });
     const name = "transformer_blocks.0.attn.to_q.weight";
-    const { tensor } = await quantizer.read(name, checkpoint);
-    assert.deepEqual((await dense.read(name)).toFloat32(), dequantize(tensor));
-    assert.equal((await dense.read("x_embedder.bias")).dtype, "float32");
+    await withCheckpoints([source, folder], async (checkpoint, dense) => {
+      const { tensor } = await quantizer.read(name, checkpoint);
+      assert.deepEqual((await dense.read(name)).toFloat32(), dequantize(tensor));
+      assert.equal((await dense.read("x_embedder.bias")).dtype, "float32");
+    });
   });
 });
 
@@ -170,8 +177,10 @@ test("one file is quantized by its 2-D weights and comes back through its keys",
     const expected = await readFile(`${savedBy("int8", "transformer")}/${WEIGHTS.transformer}`);
     assert.equal(sha256(await readFile(file)), sha256(expected));
     await dequantizeCheckpoint(file, back, { dtype: "bfloat16" });
-    const [dense, original] = [await openCheckpoint(back), await openCheckpoint(source)];
-    assert.deepEqual([...dense.entries.keys()].sort(), [...original.entries.keys()].sort());
+    await withCheckpoints([back, source], (dense, original) => {
+      assert.deepEqual([...dense.entries.keys()].sort(), [...original.entries.keys()].sort());
+      return Promise.resolve();
+    });
   });
 });
 
@@ -183,16 +192,12 @@ test("a large checkpoint is written in shards that open as one", async () => {
       maxShardSize: 20_000,
     });
     assert.ok(written.files.length > 3, `${written.files.length} files`);
-    const [sharded, whole] = [
-      await openCheckpoint(folder),
-      await openCheckpoint(savedBy("nf4", "transformer")),
-    ];
-    for (const name of whole.entries.keys()) {
-      assert.equal(
-        sha256((await sharded.read(name)).bytes),
-        sha256((await whole.read(name)).bytes),
-      );
-    }
+    const paths = [folder, savedBy("nf4", "transformer")];
+    await withCheckpoints(paths, async (sharded, whole) => {
+      for (const name of whole.entries.keys()) {
+        assertSameTensor(name, await sharded.read(name), await whole.read(name));
+      }
+    });
   });
 });
 

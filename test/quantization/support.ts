@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { type ErrorCode, HalftoneError } from "../../src/errors.ts";
+import { type Checkpoint, openCheckpoint } from "../../src/io/checkpoint.ts";
 import type { NamedTensor, TensorReader } from "../../src/quantization/quantizer.ts";
 import type { DType } from "../../src/tensor/dtype.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
@@ -41,6 +42,20 @@ export function randomValues(count: number, seed: number, scale = 1): Float32Arr
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return (state / 2 ** 31 - 1) * scale;
   });
+}
+
+/** Opens checkpoints for an action and closes them after it. */
+export async function withCheckpoints(
+  paths: readonly string[],
+  action: (...checkpoints: Checkpoint[]) => Promise<void>,
+): Promise<void> {
+  const checkpoints: Checkpoint[] = [];
+  try {
+    for (const path of paths) checkpoints.push(await openCheckpoint(path));
+    await action(...checkpoints);
+  } finally {
+    for (const checkpoint of checkpoints) await checkpoint.close();
+  }
 }
 
 /** A checkpoint in memory. */
