@@ -76,5 +76,6 @@ export type {
   FluxPlanReport,
   StageReport,
 } from "./src/pipelines/flux_plans.ts";
+export type { SaveOptions } from "./src/pipelines/save_pretrained.ts";
 export { PipelineImage } from "./src/pipelines/image.ts";
 export type { Timings } from "./src/pipelines/stage_clock.ts";

@@ -1,7 +1,7 @@
 /** A model of a pipeline before any weight is loaded: its config and what its checkpoint holds. */
 
 import type { Config } from "../io/config.ts";
-import { openCheckpoint, readConfig } from "../io/checkpoint.ts";
+import { type Checkpoint, openCheckpoint, readConfig } from "../io/checkpoint.ts";
 import type { QuantizationConfig } from "../quantization/auto.ts";
 import { type ComponentWeights, openWeights, type WeightDType } from "../quantization/weights.ts";
 import { joinPath } from "../runtime/files.ts";
@@ -33,6 +33,7 @@ export interface Component<Model extends ComponentModel = ComponentModel> {
   readonly model: Model;
   /** The content of config.json. */
   readonly config: Config;
+  readonly checkpoint: Checkpoint;
   readonly weights: ComponentWeights;
   /** Closes the files. */
   close(): Promise<void>;
@@ -58,7 +59,8 @@ export async function openComponent<Model extends ComponentModel>(
       linearNames: (weight) => model.isLinearWeight(weight),
       keepInFloat32: model.keepInFloat32,
     });
-    return { name, path, model, config, weights, close: () => checkpoint.close() };
+    const close = () => checkpoint.close();
+    return { name, path, model, config, checkpoint, weights, close };
   } catch (error) {
     await checkpoint.close();
     throw error;

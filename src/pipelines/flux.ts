@@ -49,6 +49,7 @@ import { asciiJson, PipelineImage, quantizePixels } from "./image.ts";
 import { drawLatents, unpackLatents, unscaleLatents } from "./latents.ts";
 import { checkArena, plannedMemory, type PlannedStage } from "./memory_plan.ts";
 import { combinedHash } from "./plan_hash.ts";
+import { saveModelFolder, type SaveOptions } from "./save_pretrained.ts";
 import { StageClock } from "./stage_clock.ts";
 import type { StageUse } from "./stage.ts";
 import { encodeSources, type PromptConditioning } from "./text_encoding.ts";
@@ -190,6 +191,17 @@ export class FluxPipeline {
     this.#checkOpen();
     const request = parseFluxRequest(options, fluxTraits(this.#parts.components));
     return await this.#enqueue(() => this.#run(request, options));
+  }
+
+  /**
+   * Writes the model as it was loaded (quantized, or rounded to `dtype`) into a new folder, in the
+   * layout that Diffusers reads. Throws `write_failed`, also when something stands there already.
+   */
+  async savePretrained(folder: string, options: SaveOptions = {}): Promise<void> {
+    this.#checkOpen();
+    const { components, options: form } = this.#parts;
+    const list = fluxComponentList(components);
+    await saveModelFolder(components.folder, folder, list, form, options);
   }
 
   /** Frees the weights, closes the files, and closes a backend that was made for this pipeline. */
