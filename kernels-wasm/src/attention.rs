@@ -2,7 +2,7 @@
 //! softmax (Dao et al., FlashAttention), so that no [queries, keys] matrix is ever stored.
 
 use crate::control::Context;
-use crate::gemm::{self, Microkernel, MR, NR};
+use crate::gemm::{self, MR, NR};
 use crate::linear::Rows;
 use crate::math::{exp, exp_scalar};
 use crate::simd::*;
@@ -81,12 +81,11 @@ pub unsafe fn run(p: &Attention, context: &Context) {
     let size = gemm::round_up(p.size as usize, NR);
     let rows = block_rows(p, size, context.threads);
     let blocks = (p.queries as usize).div_ceil(rows);
-    let kernel = gemm::microkernel(context);
     let block = Block::new(context, rows, size);
     while let Some(tile) = context.next_tile(blocks * p.heads as usize) {
         let first = tile % blocks * rows;
         let count = rows.min(p.queries as usize - first);
-        p.run_block(&block, tile / blocks, first, count, size, kernel);
+        p.run_block(&block, tile / blocks, first, count, size);
     }
 }
 
@@ -98,7 +97,6 @@ impl Attention {
         first: usize,
         count: usize,
         size: usize,
-        kernel: Microkernel,
     ) {
         let padded = gemm::round_up(count, MR);
         let column = head * self.size as usize;
@@ -115,11 +113,11 @@ impl Attention {
         };
         for key in (0..end).step_by(KEYS) {
             let keys = KEYS.min(end - key);
-            self.score(block, column, key, keys, padded, size, kernel);
+            self.score(block, column, key, keys, padded, size);
             for i in 0..count {
                 self.soften(block, head, first + i, i, key, keys, size);
             }
-            self.add_values(block, column, key, keys, padded, size, kernel);
+            self.add_values(block, column, key, keys, padded, size);
         }
         self.store(block, column, first, count, size);
     }
@@ -147,17 +145,16 @@ impl Attention {
         keys: usize,
         padded: usize,
         size: usize,
-        kernel: Microkernel,
     ) {
-        let quads = (self.size as usize).div_ceil(4);
+        let features = self.size as usize;
         for j in (0..keys).step_by(NR) {
             let source = |r: usize| self.k.at(key + j + r).add(column) as *const f32;
-            gemm::pack_panel(source, NR.min(keys - j), self.size as usize, block.k.add(j * size));
+            gemm::pack_panel(source, NR.min(keys - j), features, block.k.add(j * size));
         }
         for i in (0..padded).step_by(MR) {
             for j in (0..keys).step_by(NR) {
                 let to = block.scores.add(i * KEYS + j);
-                kernel(block.q.add(i * size), block.k.add(j * size), quads, to, KEYS, false);
+                gemm::kernel(block.q.add(i * size), block.k.add(j * size), features, to, KEYS, false);
             }
         }
     }
@@ -182,12 +179,16 @@ impl Attention {
         let largest = max_lanes(largest);
         // A row that sees no key yet keeps weights of zero instead of e^(inf - inf).
         let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
-        let to = block.weights.add(i / MR * MR * KEYS + i % MR * 4);
+        let to = block.weights.add(i / MR * MR * KEYS + i % MR);
         let mut total = f32x4_splat(0.0);
         for j in (0..keys).step_by(4) {
             let weight = exp(f32x4_sub(load(scores.add(j)), f32x4_splat(base)));
             total = f32x4_add(total, weight);
-            store(to.add(j * MR), weight);
+            let at = to.add(j * MR) as *mut u32;
+            v128_store32_lane::<0>(weight, at);
+            v128_store32_lane::<1>(weight, at.add(MR));
+            v128_store32_lane::<2>(weight, at.add(2 * MR));
+            v128_store32_lane::<3>(weight, at.add(3 * MR));
         }
         let before = *block.largest.add(i);
         if before != largest {
@@ -233,15 +234,13 @@ impl Attention {
         keys: usize,
         padded: usize,
         size: usize,
-        kernel: Microkernel,
     ) {
         let features = self.size as usize;
-        let quads = keys.div_ceil(4);
         for j in (0..size).step_by(NR) {
             let panel = block.v.add(j * KEYS);
-            for r in 0..4 * quads {
+            for r in 0..keys {
                 for half in (0..NR).step_by(4) {
-                    let value = if r < keys && j + half < features {
+                    let value = if j + half < features {
                         let from = self.v.at(key + r).add(column + j + half);
                         load_some(from, features - j - half)
                     } else {
@@ -254,7 +253,7 @@ impl Attention {
         for i in (0..padded).step_by(MR) {
             for j in (0..size).step_by(NR) {
                 let to = block.sums.add(i * size + j);
-                kernel(block.weights.add(i * KEYS), block.v.add(j * KEYS), quads, to, size, true);
+                gemm::kernel(block.weights.add(i * KEYS), block.v.add(j * KEYS), keys, to, size, true);
             }
         }
     }

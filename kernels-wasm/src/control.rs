@@ -16,7 +16,6 @@ const ERROR_VALUE: usize = 69;
 const LOADED: usize = 70;
 const CONSUMED: usize = 71;
 const SPIN: usize = 72;
-const MICROKERNEL: usize = 73;
 
 /// Why a run ended early (word ERROR).
 pub const ERROR_GATHER_RANGE: u32 = 1;
@@ -49,11 +48,6 @@ impl Context {
         } else {
             None
         }
-    }
-
-    /// Which microkernel the host chose for this engine.
-    pub fn microkernel(&self) -> u32 {
-        self.word(MICROKERNEL).load(SeqCst)
     }
 
     /// Ends the run with an error; the first one stays.

@@ -2,9 +2,8 @@
 //! so no patch matrix ever exists. Pictures are [height, width, channels].
 
 use crate::control::Context;
-use crate::gemm::{self, PackRows, Tiling, MR};
+use crate::gemm::{self, PackRows, Tiling, MR, ZEROS};
 use crate::linear::Epilogue;
-use crate::simd::*;
 use crate::weight::Weight;
 
 #[repr(C)]
@@ -42,53 +41,25 @@ impl Convolution {
         self.x
             .add(y as usize * self.row_stride as usize + x as usize * self.pixel_stride as usize)
     }
-
-    /// Packs one pixel's patch values [k, k + count) at every MR-th quad of `to`.
-    unsafe fn pack_patch(&self, row: usize, k: usize, count: usize, to: *mut f32) {
-        let (channels, kernel) = (self.channels as usize, self.kernel as usize);
-        let (out_y, out_x) = (row / self.out_width as usize, row % self.out_width as usize);
-        let mut done = 0;
-        while done < count {
-            let position = (k + done) / channels;
-            let channel = (k + done) % channels;
-            let run = (channels - channel).min(count - done);
-            let from = self.pixel(out_y, out_x, position / kernel, position % kernel);
-            if channels % 4 == 0 {
-                copy_quads(from, channel, run, to.add(done * MR));
-            } else {
-                for i in 0..run {
-                    let at = done + i;
-                    let value = if from.is_null() { 0.0 } else { *from.add(channel + i) };
-                    *to.add(at / 4 * 4 * MR + at % 4) = value;
-                }
-            }
-            done += run;
-        }
-        for at in count..gemm::round_up(count, 4) {
-            *to.add(at / 4 * 4 * MR + at % 4) = 0.0;
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn copy_quads(from: *const f32, channel: usize, run: usize, to: *mut f32) {
-    let from = if from.is_null() { from } else { from.add(channel) };
-    for i in (0..run).step_by(4) {
-        let value = if from.is_null() { f32x4_splat(0.0) } else { load(from.add(i)) };
-        store(to.add(i * MR), value);
-    }
 }
 
 impl PackRows for Convolution {
     unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32) {
-        for r in 0..MR {
-            if r < rows {
-                self.pack_patch(row + r, k, count, into.add(4 * r));
-            } else {
-                for q in 0..count.div_ceil(4) {
-                    store(into.add((q * MR + r) * 4), f32x4_splat(0.0));
+        let (channels, kernel) = (self.channels as usize, self.kernel as usize);
+        let width = self.out_width as usize;
+        let mut done = 0;
+        while done < count {
+            let (position, channel) = ((k + done) / channels, (k + done) % channels);
+            let run = (channels - channel).min(count - done);
+            let source = |r: usize| {
+                let (y, x) = ((row + r) / width, (row + r) % width);
+                match self.pixel(y, x, position / kernel, position % kernel) {
+                    pixel if pixel.is_null() => ZEROS.as_ptr(),
+                    pixel => pixel.add(channel),
                 }
-            }
+            };
+            gemm::pack_rows(source, rows, run, into.add(done * MR));
+            done += run;
         }
     }
 }

@@ -23,12 +23,12 @@ const SUMS_BYTES: usize = MAX_ROWS * MAX_COLUMNS * 4;
 /// Scratch of one worker; the largest user is LLM.int8 with two sets of sums.
 pub const SCRATCH_BYTES: usize = STRIP_BYTES + PANELS_BYTES + ROWS_BYTES + 2 * SUMS_BYTES + 4096;
 
-/// Gives micro tile rows of A as [k / 4][MR][4], zeros beyond `rows` and k.
+/// Gives micro tile rows of A as [k][MR], zeros beyond `rows`.
 pub trait PackRows {
     unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32);
 }
 
-/// Gives 8 columns of B^T (rows of B) as [k][8], zeros beyond `columns` and k (to a multiple of 4).
+/// Gives 8 columns of B^T (rows of B) as [k][8], zeros beyond `columns`.
 pub trait PackPanel {
     unsafe fn pack(
         &self,
@@ -130,7 +130,7 @@ pub unsafe fn tile(
 ) {
     let regions = regions(context);
     let stride = round_up(columns, NR);
-    accumulate(context, &regions, a, b, (row, rows, column, columns), k, regions.sums);
+    accumulate(&regions, a, b, (row, rows, column, columns), k, regions.sums);
     for i in 0..rows {
         finish.row(row + i, column, columns, regions.sums.add(i * stride));
     }
@@ -138,7 +138,6 @@ pub unsafe fn tile(
 
 /// Fills `sums` [rows to a multiple of MR, columns to a multiple of NR] with the tile's products.
 pub unsafe fn accumulate(
-    context: &Context,
     regions: &Regions,
     a: &dyn PackRows,
     b: &dyn PackPanel,
@@ -147,7 +146,6 @@ pub unsafe fn accumulate(
     sums: *mut f32,
 ) {
     let stride = round_up(columns, NR);
-    let kernel = microkernel(context);
     let mut first = 0;
     while first < k {
         let count = K_BLOCK.min(k - first);
@@ -160,38 +158,38 @@ pub unsafe fn accumulate(
             a.pack(row + i, MR.min(rows - i), first, count, regions.strip);
             for j in (0..columns).step_by(NR) {
                 let panel = regions.panels.add(j * padded);
-                kernel(regions.strip, panel, padded / 4, sums.add(i * stride + j), stride, first > 0);
+                kernel(regions.strip, panel, count, sums.add(i * stride + j), stride, first > 0);
             }
         }
         first += count;
     }
 }
 
-/// C [MR, NR] (rows `stride` apart) = (C when `add`) + strip [quads][MR][4] x panel [4 quads][NR].
-pub type Microkernel =
-    unsafe fn(strip: *const f32, panel: *const f32, quads: usize, c: *mut f32, stride: usize, add: bool);
-
-/// The microkernel the host chose; all give the same bits.
-pub fn microkernel(context: &Context) -> Microkernel {
-    match context.microkernel() {
-        1 => kernel_shuffle,
-        _ => kernel_splat,
+/// C [MR, NR] (rows `stride` apart) = (C when `add`) + strip [count][MR] x panel [count][NR].
+///
+/// Twelve sums, two columns of B and one value of A: the 15 registers engines leave free on x86. The loop
+/// takes one k at a time; unrolled, LLVM chains the steps of each sum and its registers spill.
+#[inline(never)]
+pub unsafe fn kernel(
+    strip: *const f32,
+    panel: *const f32,
+    count: usize,
+    c: *mut f32,
+    stride: usize,
+    add: bool,
+) {
+    let mut acc = [[f32x4_splat(0.0); 2]; MR];
+    let (mut a, mut b) = (strip, panel);
+    for _ in 0..count {
+        let (b0, b1) = (load(b), load(b.add(4)));
+        for r in 0..MR {
+            let x = v128_load32_splat(a.add(r) as *const u32);
+            acc[r][0] = madd(x, b0, acc[r][0]);
+            acc[r][1] = madd(x, b1, acc[r][1]);
+        }
+        a = a.add(MR);
+        b = b.add(NR);
     }
-}
-
-macro_rules! for_rows {
-    ($m:ident) => {
-        $m!(0);
-        $m!(1);
-        $m!(2);
-        $m!(3);
-        $m!(4);
-        $m!(5);
-    };
-}
-
-#[inline(always)]
-unsafe fn finish_tile(acc: &[[v128; 2]; MR], c: *mut f32, stride: usize, add: bool) {
     for r in 0..MR {
         let to = c.add(r * stride);
         if add {
@@ -204,80 +202,10 @@ unsafe fn finish_tile(acc: &[[v128; 2]; MR], c: *mut f32, stride: usize, add: bo
     }
 }
 
-/// A values by load-and-splat: few registers, many loads.
-unsafe fn kernel_splat(
-    strip: *const f32,
-    panel: *const f32,
-    quads: usize,
-    c: *mut f32,
-    stride: usize,
-    add: bool,
-) {
-    let mut acc = [[f32x4_splat(0.0); 2]; MR];
-    let (mut a, mut b) = (strip, panel);
-    for _ in 0..quads {
-        macro_rules! step {
-            ($k:literal) => {
-                let b0 = load(b.add($k * NR));
-                let b1 = load(b.add($k * NR + 4));
-                macro_rules! row {
-                    ($r:literal) => {
-                        let x = v128_load32_splat(a.add($r * 4 + $k) as *const u32);
-                        acc[$r][0] = madd(x, b0, acc[$r][0]);
-                        acc[$r][1] = madd(x, b1, acc[$r][1]);
-                    };
-                }
-                for_rows!(row);
-            };
-        }
-        step!(0);
-        step!(1);
-        step!(2);
-        step!(3);
-        a = a.add(4 * MR);
-        b = b.add(4 * NR);
-    }
-    finish_tile(&acc, c, stride, add);
-}
+/// A row of zeros for what lies outside.
+pub static ZEROS: [f32; K_BLOCK] = [0.0; K_BLOCK];
 
-/// A values four at a time, spread by lane shuffles: fewer loads, for engines that check each one.
-unsafe fn kernel_shuffle(
-    strip: *const f32,
-    panel: *const f32,
-    quads: usize,
-    c: *mut f32,
-    stride: usize,
-    add: bool,
-) {
-    let mut acc = [[f32x4_splat(0.0); 2]; MR];
-    let (mut a, mut b) = (strip, panel);
-    for _ in 0..quads {
-        macro_rules! step {
-            ($k:literal) => {
-                let b0 = load(b.add($k * NR));
-                let b1 = load(b.add($k * NR + 4));
-                macro_rules! row {
-                    ($r:literal) => {
-                        let x = load(a.add($r * 4));
-                        let x = i32x4_shuffle::<$k, $k, $k, $k>(x, x);
-                        acc[$r][0] = madd(x, b0, acc[$r][0]);
-                        acc[$r][1] = madd(x, b1, acc[$r][1]);
-                    };
-                }
-                for_rows!(row);
-            };
-        }
-        step!(0);
-        step!(1);
-        step!(2);
-        step!(3);
-        a = a.add(4 * MR);
-        b = b.add(4 * NR);
-    }
-    finish_tile(&acc, c, stride, add);
-}
-
-/// Packs rows that lie in memory with unit stride: `source(r)` gives row r at the block's first k.
+/// Packs MR rows of `count` values (`source(r)` gives row r) as [count][MR]; may write up to three k more.
 #[inline(always)]
 pub unsafe fn pack_rows(
     source: impl Fn(usize) -> *const f32,
@@ -285,22 +213,26 @@ pub unsafe fn pack_rows(
     count: usize,
     into: *mut f32,
 ) {
-    for r in 0..MR {
-        let to = into.add(4 * r);
-        if r >= rows {
-            for q in 0..count.div_ceil(4) {
-                store(to.add(q * 4 * MR), f32x4_splat(0.0));
-            }
-            continue;
-        }
-        let from = source(r);
-        for q in 0..count / 4 {
-            store(to.add(q * 4 * MR), load(from.add(4 * q)));
-        }
-        if count % 4 != 0 {
-            let q = count / 4;
-            store(to.add(q * 4 * MR), load_some(from.add(4 * q), count % 4));
-        }
+    let row = |r: usize| if r < rows { source(r) } else { ZEROS.as_ptr() };
+    let rows = [row(0), row(1), row(2), row(3), row(4), row(5)];
+    let mut k = 0;
+    while k < count {
+        let n = (count - k).min(4);
+        let at = |r: usize| load_some(rows[r].add(k), n);
+        let (a, b, c, d) = transpose(at(0), at(1), at(2), at(3));
+        let (e, f) = (at(4), at(5));
+        let low = i32x4_shuffle::<0, 4, 1, 5>(e, f);
+        let high = i32x4_shuffle::<2, 6, 3, 7>(e, f);
+        let to = into.add(k * MR);
+        store(to, a);
+        v128_store64_lane::<0>(low, to.add(4) as *mut u64);
+        store(to.add(MR), b);
+        v128_store64_lane::<1>(low, to.add(MR + 4) as *mut u64);
+        store(to.add(2 * MR), c);
+        v128_store64_lane::<0>(high, to.add(2 * MR + 4) as *mut u64);
+        store(to.add(3 * MR), d);
+        v128_store64_lane::<1>(high, to.add(3 * MR + 4) as *mut u64);
+        k += 4;
     }
 }
 

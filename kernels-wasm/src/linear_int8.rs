@@ -129,7 +129,7 @@ unsafe fn multiply_tile(
     let regions = gemm::regions(context);
     let stride = gemm::round_up(columns, NR);
     integer_sums(p, &regions, (row, rows, column, columns));
-    let has_outliers = outlier_sums(p, context, &regions, (row, rows, column, columns));
+    let has_outliers = outlier_sums(p, &regions, (row, rows, column, columns));
     let sums = regions.sums;
     for i in 0..rows {
         let row_scale = f32x4_splat(*p.absmax.add(row + i) / 127.0);
@@ -277,13 +277,11 @@ unsafe fn kernel(
 /// Float products of the outlier columns into `regions.more_sums`; false when there are none.
 unsafe fn outlier_sums(
     p: &LinearInt8,
-    context: &Context,
     regions: &gemm::Regions,
     (row, rows, column, columns): (usize, usize, usize, usize),
 ) -> bool {
     let outliers = Outliers { p };
     let stride = gemm::round_up(columns, NR);
-    let float_kernel = gemm::microkernel(context);
     let k = p.k as usize;
     let (mut start, mut any) = (0, false);
     while start < k {
@@ -307,12 +305,12 @@ unsafe fn outlier_sums(
                 let x = p.x.at(row + i + r);
                 outliers.block(start, |index, outlier| {
                     let value = f32x4_extract_lane::<0>(half_values(x.add(outlier), 1));
-                    *regions.strip.add((index / 4 * MR + r) * 4 + index % 4) = value;
+                    *regions.strip.add(index * MR + r) = value;
                 });
             }
             for j in (0..columns).step_by(NR) {
                 let to = regions.more_sums.add(i * stride + j);
-                float_kernel(regions.strip, regions.panels.add(j * padded), padded / 4, to, stride, any);
+                gemm::kernel(regions.strip, regions.panels.add(j * padded), count, to, stride, any);
             }
         }
         any = true;

@@ -46,10 +46,10 @@ impl PackRows for Matrix {
         if self.column == 1 {
             return gemm::pack_rows(|r| first.add(r * self.row) as *const f32, rows, count, into);
         }
-        core::ptr::write_bytes(into, 0, MR * gemm::round_up(count, 4));
+        core::ptr::write_bytes(into, 0, MR * count);
         for r in 0..rows {
             for i in 0..count {
-                *into.add((i / 4 * MR + r) * 4 + i % 4) = *first.add(r * self.row + i * self.column);
+                *into.add(i * MR + r) = *first.add(r * self.row + i * self.column);
             }
         }
     }
@@ -69,7 +69,7 @@ impl PackPanel for Matrix {
         if self.column == 1 {
             return gemm::pack_panel(|r| first.add(r * self.row) as *const f32, columns, count, into);
         }
-        core::ptr::write_bytes(into, 0, NR * gemm::round_up(count, 4));
+        core::ptr::write_bytes(into, 0, NR * count);
         for i in 0..count {
             for r in 0..columns {
                 *into.add(i * NR + r) = *first.add(r * self.row + i * self.column);

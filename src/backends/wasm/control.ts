@@ -12,7 +12,6 @@ export const CONTROL = {
   loaded: 70,
   consumed: 71,
   spin: 72,
-  microkernel: 73,
 } as const;
 
 /** Bytes of the control block. */

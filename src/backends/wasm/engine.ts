@@ -4,7 +4,6 @@
  */
 
 import { HalftoneError } from "../../errors.ts";
-import { runtimeName } from "../../runtime/system.ts";
 import { CONTROL, CONTROL_BYTES, KERNEL_ERROR, mustStop, resetControl } from "./control.ts";
 import { EngineMemory } from "./engine_memory.ts";
 import { compileKernels, instantiateKernels, type KernelExports } from "./kernel_module.ts";
@@ -70,7 +69,6 @@ export class Engine {
     const words = this.#controlWords();
     words.fill(0);
     words[CONTROL.spin] = SPIN_ROUNDS;
-    words[CONTROL.microkernel] = runtimeName() === "bun" ? 0 : 1;
   }
 
   /** Compiles, checks and starts everything. Throws `backend_unavailable` where wasm SIMD is missing. */
