@@ -1,8 +1,10 @@
 /** `halftone generate`: pictures from a prompt. */
 
 import { Command } from "commander";
+import { HalftoneError } from "../../src/errors.ts";
 import { writeSafetensors } from "../../src/io/write_checkpoint.ts";
 import type { FluxGenerateOptions, FluxPipelineOutput } from "../../src/pipelines/flux_options.ts";
+import { folderOf, statPath } from "../../src/runtime/files.ts";
 import { writeText } from "../../src/runtime/system.ts";
 import { given } from "../given.ts";
 import { interruptible } from "../interrupt.ts";
@@ -55,6 +57,7 @@ async function generate(
   options: GenerateOptions,
   signal: AbortSignal,
 ): Promise<void> {
+  await checkFolders([options.output, options.saveLatents]);
   const progress = createProgress();
   try {
     const { pipeline, defaults } = await openPipeline(options, progress, signal);
@@ -90,6 +93,17 @@ function requestOf(prompt: string, options: GenerateOptions): FluxGenerateOption
     numImagesPerPrompt: options.numImages,
     seed: options.seed,
   });
+}
+
+/** A folder that is not there is better found out before the picture is made than after. */
+async function checkFolders(files: readonly (string | undefined)[]): Promise<void> {
+  for (const file of files.filter((name) => name !== undefined)) {
+    if ((await statPath(folderOf(file)))?.kind === "folder") continue;
+    throw new HalftoneError("write_failed", "Cannot write into a folder that is not there", {
+      file,
+      remedy: "Make the folder first",
+    });
+  }
 }
 
 async function writeFiles(

@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { createProgram } from "../../cli/program.ts";
+
+const MODEL = ["--model", "--backend", "--threads", "--strict", "--dtype", "--quantize"];
+const SIZE = ["--width", "--height", "--steps", "--max-sequence-length"];
+
+/** Users' scripts hold on to these names. */
+const OPTIONS: Readonly<Record<string, readonly string[]>> = {
+  generate: [
+    ...SIZE,
+    ...MODEL,
+    "--seed",
+    "--guidance-scale",
+    "--true-cfg-scale",
+    "--negative-prompt",
+    "--prompt-2",
+    "--num-images",
+    "--output",
+    "--save-latents",
+    "--json",
+  ],
+  quantize: ["--quantize"],
+  dequantize: ["--dtype"],
+  inspect: ["--json"],
+  plan: [...SIZE, ...MODEL, "--text", "--json"],
+  doctor: ["--json"],
+  serve: [...MODEL, "--host", "--port", "--token", "--queue"],
+};
+
+test("the commands have the options that they promise", () => {
+  const found = createProgram().commands.map((command) => [
+    command.name(),
+    command.options.map((option) => option.long).toSorted(),
+  ]);
+  const expected = Object.entries(OPTIONS).map(([name, options]) => [name, options.toSorted()]);
+  assert.deepEqual(found, expected);
+});
+
+test("docs/cli.md and docs/server.md name every option", () => {
+  const page = (name: string) =>
+    readFileSync(new URL(`../../docs/${name}.md`, import.meta.url), "utf8");
+  const text = page("cli") + page("server");
+  const options = new Set(Object.values(OPTIONS).flat());
+  for (const option of options) assert.ok(text.includes(option), option);
+});
