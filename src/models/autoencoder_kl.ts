@@ -99,13 +99,14 @@ export class AutoencoderKL {
   }
 
   #resnet(graph: Graph, x: Tensor, name: string, channels: number): Tensor {
+    // First, so that the norm can then overwrite x: at 1024x1024 that saves half a gigabyte.
+    const shortcut = x.shape[2] === channels
+      ? x
+      : convolution(graph, x, `${name}.conv_shortcut`, channels, 1);
     let h = this.#activation(this.#groupNorm(graph, x, `${name}.norm1`));
     h = convolution(graph, h, `${name}.conv1`, channels, 3);
     h = this.#activation(this.#groupNorm(graph, h, `${name}.norm2`));
     h = convolution(graph, h, `${name}.conv2`, channels, 3);
-    const shortcut = x.shape[2] === channels
-      ? x
-      : convolution(graph, x, `${name}.conv_shortcut`, channels, 1);
     return add(shortcut, h);
   }
 

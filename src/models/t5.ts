@@ -6,7 +6,7 @@
  */
 
 import type { Graph, Tensor } from "../ops/graph.ts";
-import { add, attention, embedding, multiply, rmsNorm } from "../ops/builders.ts";
+import { add, attention, contiguous, embedding, multiply, rmsNorm } from "../ops/builders.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { log } from "../tensor/math.ts";
 import { type Config, configNumber, configString } from "../io/config.ts";
@@ -101,7 +101,8 @@ export class T5EncoderModel {
     const name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
     const table = graph.weight(name, [buckets, numHeads]);
     const ids = graph.constant(HostTensor.fromInt32(this.#bucketIds(tokens)));
-    return embedding(ids, table).reshape([tokens, tokens, numHeads]).permute([2, 0, 1]);
+    const byPair = embedding(ids, table).reshape([tokens, tokens, numHeads]);
+    return contiguous(byPair.permute([2, 0, 1]));
   }
 
   /** The bucket of every (query, key) pair, row by row. */
