@@ -5,6 +5,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import {
   add,
+  affine,
   concat,
   conv2d,
   gelu,
@@ -90,6 +91,33 @@ test("an activation after a gate or a residual stays apart", () => {
   assert.deepEqual(ops(added), ["linear", "unary"]);
 });
 
+test("of two activations only the first joins its linear layer", () => {
+  const plan = fused(({ x }, graph) => silu(gelu(project(graph, x))));
+  assert.deepEqual(ops(plan), ["linear", "unary"]);
+  assert.equal((plan.steps[0].attributes as { activation: string }).activation, "gelu_erf");
+});
+
+test("of two gates only the first joins its linear layer", () => {
+  const plan = fused(({ x, row }, graph) => multiply(row, multiply(row, project(graph, x))));
+  assert.deepEqual(ops(plan), ["linear", "binary"]);
+});
+
+test("of two residuals only the first joins its linear layer", () => {
+  const plan = fused(({ x, y }, graph) => add(x, add(y, project(graph, x))));
+  assert.deepEqual(ops(plan), ["linear", "binary"]);
+});
+
+test("an activation stays apart from a linear layer captured with a gate or a residual", () => {
+  for (const operand of [3, 4]) {
+    const plan = fused(({ x, y }, graph) => {
+      const inputs = [x, graph.weight("w", [8, 8]), null, null, null].with(operand, y);
+      const attributes = { activation: "identity", activations: { kind: "float" } } as const;
+      return silu(graph.add("linear", attributes, inputs, graph.allocate([4, 8])));
+    });
+    assert.deepEqual(ops(plan), ["linear", "unary"]);
+  }
+});
+
 test("a gate after a residual stays apart", () => {
   const plan = fused(({ x, y, row }, graph) => multiply(row, add(y, project(graph, x))));
   assert.deepEqual(ops(plan), ["linear", "binary"]);
@@ -116,6 +144,23 @@ test("modulation joins its norm", () => {
   const plan = fused(({ x, row }) => modulate(layerNorm(x, { epsilon: 1e-6 }), row, row));
   assert.deepEqual(ops(plan), ["norm"]);
   assert.equal(operands(plan, 0), "10011");
+});
+
+test("of two modulations only the first joins its norm", () => {
+  const plan = fused(({ x, row }) =>
+    modulate(modulate(layerNorm(x, { epsilon: 1e-6 }), row, row), row, row)
+  );
+  assert.equal(ops(plan)[0], "norm");
+  assert.equal(ops(plan).length, 4);
+});
+
+test("a product with anything but 1 + scale is no modulation", () => {
+  for (const [multiplier, addend] of [[2, 1], [1, 0], [1, 2]]) {
+    const plan = fused(({ x, row }) =>
+      add(multiply(layerNorm(x, { epsilon: 1e-6 }), affine(row, multiplier, addend)), row)
+    );
+    assert.equal(ops(plan).length, 4);
+  }
 });
 
 test("upsampling, norm activation and residual join their convolution", () => {

@@ -70,6 +70,15 @@ test("a slot as large as the largest step is enough, one byte less is not", () =
   );
 });
 
+test("a segment that just fits is one segment, and with one byte less it is cut", () => {
+  for (const { lastStep, bytes } of segmentPlan(plan, 2 * largestStep)) {
+    if (bytes <= largestStep) continue;
+    const segments = segmentPlan(plan, bytes - 1);
+    checkSegments(segments, bytes - 1, new Set());
+    assert.ok(segments.every((segment) => segment.bytes < bytes), `step ${lastStep}`);
+  }
+});
+
 test("weights that all fit, or are all resident, make one segment", () => {
   const all = slotBytes(plan.weights.keys());
   assert.equal(segmentPlan(plan, all).length, 1);

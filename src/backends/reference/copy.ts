@@ -1,19 +1,13 @@
 /** copy: any strided view to any strided view of the same shape. */
 
-import { HalftoneError } from "../../errors.ts";
-import { elementCount, sameShape } from "../../tensor/shape.ts";
+import { elementCount } from "../../tensor/shape.ts";
 import type { StepContext } from "./step_context.ts";
-import { forEachRow } from "./walk.ts";
+import { checkShape, forEachRow } from "./walk.ts";
 
 /** input -> output, element by element; int32 to float32 converts. */
 export function runCopy(context: StepContext): void {
   const input = context.input(0), output = context.output;
-  if (!sameShape(input.shape, output.shape)) {
-    throw new HalftoneError("plan_invalid", "Cannot run copy: shapes differ", {
-      found: input.shape,
-      expected: output.shape,
-    });
-  }
+  checkShape(input, output.shape);
   if (elementCount(output.shape) === 0) return;
   forEachRow(output.shape, [input, output], (length, [from, to], [fromStep, toStep]) => {
     for (let i = 0; i < length; i++) {

@@ -1,7 +1,7 @@
 /** Walks several strided views of one shape together, a row (the last axis) at a time. */
 
 import { HalftoneError } from "../../errors.ts";
-import type { Shape } from "../../tensor/shape.ts";
+import { sameShape, type Shape } from "../../tensor/shape.ts";
 import type { StridedView } from "./strided_view.ts";
 
 /** Gets the row's length, and for each view the index of its first element and its step. */
@@ -29,18 +29,11 @@ export function forEachRow(
   }
 }
 
-/** A view repeated along axes of size 1, and along leading axes it lacks, as numpy broadcasts. */
-export function broadcastView(view: StridedView, shape: Shape): StridedView {
-  const missing = shape.length - view.shape.length;
-  const strides = shape.map((size, axis) => {
-    if (axis < missing) return 0;
-    const own = view.shape[axis - missing];
-    if (own === size) return view.strides[axis - missing];
-    if (own === 1) return 0;
-    throw new HalftoneError("plan_invalid", "Cannot broadcast an operand", {
-      found: view.shape,
-      expected: shape,
-    });
+/** Throws plan_invalid when a view is not of `shape`; repeats are views with stride 0. */
+export function checkShape(view: StridedView, shape: Shape): void {
+  if (sameShape(view.shape, shape)) return;
+  throw new HalftoneError("plan_invalid", "Cannot run a step: an operand has another shape", {
+    found: view.shape,
+    expected: shape,
   });
-  return { ...view, shape, strides };
 }

@@ -18,7 +18,7 @@ interface AttentionForm {
 
 /** All cases of attention. */
 export function attentionCases(): ConformanceCase[] {
-  return Array.from({ length: 120 }, (_, i) => {
+  const cases = Array.from({ length: 120 }, (_, i) => {
     const random = new Random(70000 + i);
     const queries = random.pick([1, 2, 3, 5, 8, 13, 16, 17, 31, 64, 65]);
     const fused = random.uniform() < 0.4;
@@ -34,6 +34,31 @@ export function attentionCases(): ConformanceCase[] {
       pattern: random.pick(["normal", "normal", "zero rows", "special", "outliers"]),
     }, random);
   });
+  return [...cases, largeLogitsCase(1), largeLogitsCase(-1)];
+}
+
+/** Logits of thousands, of one sign: exp overflows or vanishes unless the maximum is taken off first. */
+function largeLogitsCase(sign: number): ConformanceCase {
+  const random = new Random(71000 + sign);
+  const [rows, columns] = [19, 16];
+  const matrix = (scale: number) => {
+    // Integers, so that float32 logits are exact and only the softmax is tried.
+    const data = Float32Array.from({ length: rows * columns }, () => scale * random.integer(1, 9));
+    return { rows, columns, data };
+  };
+  const [q, k, v] = [matrix(8 * sign), matrix(7), matrix(1)];
+  const attributes = { heads: 2, scale: 1, causal: false };
+  return {
+    name: `logits of ${sign > 0 ? "plus" : "minus"} thousands`,
+    op: "attention",
+    budget: "attention",
+    inputs: Object.fromEntries(
+      Object.entries({ q, k, v }).map(([name, m]) => [name, floats(m.data, [rows, columns])]),
+    ),
+    build: (graph, { q, k, v }) =>
+      graph.add("attention", attributes, [q, k, v, null], graph.allocate([rows, columns])),
+    expected: () => evaluate.attention(q, k, v, attributes),
+  };
 }
 
 function attentionCase(form: AttentionForm, random: Random): ConformanceCase {

@@ -159,6 +159,11 @@ function buildLinearCase(
   const operand = (values: Float32Array, rows: number) =>
     isPart ? widened(floats(values, [rows, n])) : floats(values, [rows, n]);
   const wide = randomValues(random, m * (k + margin), k + margin, pattern);
+  if (mode.kind === "llm_int8" && mode.threshold > 0) {
+    // The threshold itself is an outlier, of either sign; the next smaller float16 is none.
+    const edges = [mode.threshold, -mode.threshold, mode.threshold * (1 - 2 ** -10)];
+    for (let i = 0; i < wide.length; i += 29) wide[i] = random.pick(edges);
+  }
   const x = Float64Array.from({ length: m * k }, (_, index) => {
     return wide[Math.floor(index / k) * (k + margin) + margin + index % k];
   });
