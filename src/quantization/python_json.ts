@@ -70,11 +70,11 @@ export function pythonFloat(value: number): string {
     return Number.isNaN(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity";
   }
   if (Object.is(value, -0)) return "-0.0";
-  const [mantissa, exponentText] = value.toExponential().split("e");
+  const [mantissa, exponentText] = shortestDigits(value).split("e");
   const exponent = Number(exponentText);
-  if (exponent < -4 || exponent >= 16) return scientific(mantissa, exponent);
-  const plain = exponent < 0 ? value.toFixed(fractionDigits(mantissa, exponent)) : String(value);
-  return plain.includes(".") ? plain : `${plain}.0`;
+  return exponent < -4 || exponent >= 16
+    ? scientific(mantissa, exponent)
+    : positional(mantissa, exponent);
 }
 
 /** A key no config has; it marks a number's spelling between the two passes. */
@@ -90,8 +90,36 @@ function scientific(mantissa: string, exponent: number): string {
   return `${mantissa}e${exponent < 0 ? "-" : "+"}${digits}`;
 }
 
-function fractionDigits(mantissa: string, exponent: number): number {
-  return mantissa.replace(/[-.]/g, "").length - 1 - exponent;
+function positional(mantissa: string, exponent: number): string {
+  const sign = mantissa.startsWith("-") ? "-" : "";
+  const digits = mantissa.replace(/[-.]/g, "");
+  if (exponent < 0) return `${sign}0.${"0".repeat(-exponent - 1)}${digits}`;
+  const whole = digits.slice(0, exponent + 1).padEnd(exponent + 1, "0");
+  return `${sign}${whole}.${digits.slice(exponent + 1) || "0"}`;
+}
+
+/**
+ * The fewest digits that read back as the value, as toExponential gives them. Where two such numbers
+ * are equally near, JavaScript leaves the choice to the engine; Python takes the even last digit.
+ */
+function shortestDigits(value: number): string {
+  const shortest = value.toExponential();
+  const length = shortest.split("e")[0].replace(/[-.]/g, "").length;
+  const exact = value.toExponential(EXACT_DIGITS);
+  const isTie = /^50*$/.test(exact.split("e")[0].replace(/[-.]/g, "").slice(length));
+  if (!isTie) return shortest;
+  const even = [roundedDown(exact, length), shortest].find((text) => /[02468]e/.test(text));
+  return even !== undefined && Number(even) === value ? even : shortest;
+}
+
+/** Enough for a tie to show; JavaScript allows 100. */
+const EXACT_DIGITS = 100;
+
+/** The number cut to so many digits. */
+function roundedDown(exact: string, length: number): string {
+  const [mantissa, exponent] = exact.split("e");
+  const start = mantissa.startsWith("-") ? 1 : 0;
+  return `${mantissa.slice(0, start + (length > 1 ? length + 1 : 1))}e${exponent}`;
 }
 
 function write(value: JsonValue, options: PythonJsonOptions, level: number): string {

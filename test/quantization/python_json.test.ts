@@ -8,6 +8,7 @@ import {
   pythonFloat,
   pythonJson,
 } from "../../src/quantization/python_json.ts";
+import { readGolden } from "./support.ts";
 
 test("floats are spelled as Python's repr spells them", () => {
   // Each pair is `repr(value)` of Python 3.11.
@@ -23,12 +24,27 @@ test("floats are spelled as Python's repr spells them", () => {
     [1e16, "1e+16"],
     [1.25e22, "1.25e+22"],
     [0.4833333492279053, "0.4833333492279053"],
+    [0.16469192504882812, "0.16469192504882812"], // as near as ...13, and even
+    [-0.16469192504882812, "-0.16469192504882812"],
     [0.00012345678901234567, "0.00012345678901234567"],
     [-123456.789, "-123456.789"],
     [5e-324, "5e-324"],
     [1.7976931348623157e308, "1.7976931348623157e+308"],
   ];
   for (const [value, text] of pairs) assert.equal(pythonFloat(value), text);
+});
+
+test("float32 values are spelled as Python spells them, ties included", async () => {
+  const goldens = await readGolden<{ bits: number; text: string }[]>("python_floats.json");
+  const [bits, value] = [new Uint32Array(1), new Float32Array(1)];
+  assert.ok(goldens.some((golden) => golden.text !== String(valueOf(golden.bits))));
+  for (const golden of goldens) assert.equal(pythonFloat(valueOf(golden.bits)), golden.text);
+
+  function valueOf(pattern: number): number {
+    bits[0] = pattern;
+    new Uint8Array(value.buffer).set(new Uint8Array(bits.buffer));
+    return value[0];
+  }
 });
 
 test("a spelled float reads back as itself", () => {
