@@ -4,7 +4,7 @@
 use crate::control::Context;
 use crate::gemm::{self, MR, NR};
 use crate::linear::Rows;
-use crate::math::{exp, exp_scalar};
+use crate::math::{exp_negative, exp_scalar};
 use crate::simd::*;
 
 #[repr(C)]
@@ -26,15 +26,18 @@ pub struct Attention {
     bias_query_stride: u32,
 }
 
-/// Keys of a block.
-const KEYS: usize = 64;
+/// Keys of a block; half as many for heads so wide that their packed keys would not fit.
+const KEYS: usize = 128;
+const WIDE: usize = 512;
 /// Floats of packed queries (and of output sums) a worker holds.
 const QUERY_FLOATS: usize = 192 * 128;
-/// The widest head (the packed keys and values of a block must fit a worker's scratch).
-pub const MAX_SIZE: usize = 768;
 
 /// The regions of one worker's scratch.
 struct Block {
+    /// Features of a head, rounded up to a micro tile.
+    size: usize,
+    /// Keys of a block.
+    keys: usize,
     q: *mut f32,
     k: *mut f32,
     v: *mut f32,
@@ -48,17 +51,20 @@ struct Block {
 impl Block {
     unsafe fn new(context: &Context, rows: usize, size: usize) -> Block {
         let mut at = context.scratch as *mut f32;
+        let keys = if size > WIDE { KEYS / 2 } else { KEYS };
         let mut take = |count: usize| {
             let region = at;
             at = at.add(gemm::round_up(count, 16));
             region
         };
         Block {
+            size,
+            keys,
             q: take(rows * size),
-            k: take(KEYS * size),
-            v: take(KEYS * size),
-            scores: take(rows * KEYS),
-            weights: take(rows * KEYS),
+            k: take(keys * size),
+            v: take(keys * size),
+            scores: take(rows * keys),
+            weights: take(MR * keys),
             sums: take(rows * size),
             largest: take(rows),
             total: take(rows),
@@ -85,22 +91,16 @@ pub unsafe fn run(p: &Attention, context: &Context) {
     while let Some(tile) = context.next_tile(blocks * p.heads as usize) {
         let first = tile % blocks * rows;
         let count = rows.min(p.queries as usize - first);
-        p.run_block(&block, tile / blocks, first, count, size);
+        p.run_block(&block, tile / blocks, first, count);
     }
 }
 
 impl Attention {
-    unsafe fn run_block(
-        &self,
-        block: &Block,
-        head: usize,
-        first: usize,
-        count: usize,
-        size: usize,
-    ) {
+    unsafe fn run_block(&self, block: &Block, head: usize, first: usize, count: usize) {
+        let size = block.size;
         let padded = gemm::round_up(count, MR);
         let column = head * self.size as usize;
-        self.pack_queries(block, column, first, count, size);
+        self.pack_queries(block, column, first, count);
         core::ptr::write_bytes(block.sums, 0, padded * size);
         for i in 0..padded {
             *block.largest.add(i) = f32::NEG_INFINITY;
@@ -111,18 +111,19 @@ impl Attention {
         } else {
             self.keys as usize
         };
-        for key in (0..end).step_by(KEYS) {
-            let keys = KEYS.min(end - key);
-            self.score(block, column, key, keys, padded, size);
+        for key in (0..end).step_by(block.keys) {
+            let keys = block.keys.min(end - key);
+            self.score(block, column, key, keys, padded);
             for i in 0..count {
-                self.soften(block, head, first + i, i, key, keys, size);
+                self.soften(block, head, first + i, i, key, keys);
             }
-            self.add_values(block, column, key, keys, padded, size);
+            self.add_values(block, column, key, keys, padded);
         }
-        self.store(block, column, first, count, size);
+        self.store(block, column, first, count);
     }
 
-    unsafe fn pack_queries(&self, block: &Block, column: usize, first: usize, count: usize, size: usize) {
+    unsafe fn pack_queries(&self, block: &Block, column: usize, first: usize, count: usize) {
+        let size = block.size;
         let features = self.size as usize;
         core::ptr::write_bytes(block.q, 0, gemm::round_up(count, MR) * size);
         for i in (0..count).step_by(MR) {
@@ -136,25 +137,18 @@ impl Attention {
         }
     }
 
-    /// scores [padded, KEYS] = scale q k^T of one block of keys.
-    unsafe fn score(
-        &self,
-        block: &Block,
-        column: usize,
-        key: usize,
-        keys: usize,
-        padded: usize,
-        size: usize,
-    ) {
-        let features = self.size as usize;
+    /// scores [padded, keys] = scale q k^T of one block of keys.
+    unsafe fn score(&self, block: &Block, column: usize, key: usize, keys: usize, padded: usize) {
+        let (size, features) = (block.size, self.size as usize);
         for j in (0..keys).step_by(NR) {
             let source = |r: usize| self.k.at(key + j + r).add(column) as *const f32;
             gemm::pack_panel(source, NR.min(keys - j), features, block.k.add(j * size));
         }
         for i in (0..padded).step_by(MR) {
             for j in (0..keys).step_by(NR) {
-                let to = block.scores.add(i * KEYS + j);
-                gemm::kernel(block.q.add(i * size), block.k.add(j * size), features, to, KEYS, false);
+                let to = block.scores.add(i * block.keys + j);
+                let panel = block.k.add(j * size);
+                gemm::kernel(block.q.add(i * size), panel, features, to, block.keys, false);
             }
         }
     }
@@ -168,39 +162,21 @@ impl Attention {
         i: usize,
         key: usize,
         keys: usize,
-        size: usize,
     ) {
-        let scores = block.scores.add(i * KEYS);
+        let scores = block.scores.add(i * block.keys);
         self.add_bias(scores, head, query, key, keys);
-        let mut largest = f32x4_splat(*block.largest.add(i));
-        for j in (0..keys).step_by(4) {
-            largest = f32x4_max(largest, load(scores.add(j)));
-        }
-        let largest = max_lanes(largest);
+        let before = *block.largest.add(i);
+        let largest = largest_of(scores, keys, before);
         // A row that sees no key yet keeps weights of zero instead of e^(inf - inf).
         let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
-        let to = block.weights.add(i / MR * MR * KEYS + i % MR);
-        let mut total = f32x4_splat(0.0);
-        for j in (0..keys).step_by(4) {
-            let weight = exp(f32x4_sub(load(scores.add(j)), f32x4_splat(base)));
-            total = f32x4_add(total, weight);
-            let at = to.add(j * MR) as *mut u32;
-            v128_store32_lane::<0>(weight, at);
-            v128_store32_lane::<1>(weight, at.add(MR));
-            v128_store32_lane::<2>(weight, at.add(2 * MR));
-            v128_store32_lane::<3>(weight, at.add(3 * MR));
-        }
-        let before = *block.largest.add(i);
+        let total = exponentials(scores, keys, base);
         if before != largest {
             let factor = exp_scalar(before - base);
             *block.total.add(i) *= factor;
-            let sums = block.sums.add(i * size);
-            for j in (0..size).step_by(4) {
-                store(sums.add(j), f32x4_mul(load(sums.add(j)), f32x4_splat(factor)));
-            }
+            scale_run(block.sums.add(i * block.size), block.size, factor);
             *block.largest.add(i) = largest;
         }
-        *block.total.add(i) += sum_lanes(total);
+        *block.total.add(i) += total;
     }
 
     /// Adds the bias and hides keys beyond the causal edge and beyond `keys` (to a multiple of 4).
@@ -233,11 +209,11 @@ impl Attention {
         key: usize,
         keys: usize,
         padded: usize,
-        size: usize,
     ) {
+        let size = block.size;
         let features = self.size as usize;
         for j in (0..size).step_by(NR) {
-            let panel = block.v.add(j * KEYS);
+            let panel = block.v.add(j * block.keys);
             for r in 0..keys {
                 for half in (0..NR).step_by(4) {
                     let value = if j + half < features {
@@ -251,14 +227,17 @@ impl Attention {
             }
         }
         for i in (0..padded).step_by(MR) {
+            let source = |r: usize| block.scores.add((i + r) * block.keys) as *const f32;
+            gemm::pack_rows(source, MR, keys, block.weights);
             for j in (0..size).step_by(NR) {
                 let to = block.sums.add(i * size + j);
-                gemm::kernel(block.weights.add(i * KEYS), block.v.add(j * KEYS), keys, to, size, true);
+                gemm::kernel(block.weights, block.v.add(j * block.keys), keys, to, size, true);
             }
         }
     }
 
-    unsafe fn store(&self, block: &Block, column: usize, first: usize, count: usize, size: usize) {
+    unsafe fn store(&self, block: &Block, column: usize, first: usize, count: usize) {
+        let size = block.size;
         let features = self.size as usize;
         for i in 0..count {
             let inverse = f32x4_splat(1.0 / *block.total.add(i));
@@ -268,5 +247,42 @@ impl Attention {
                 store_some(to.add(j), value, features - j);
             }
         }
+    }
+}
+
+/// The largest of `start` and a run padded to whole vectors with -infinity.
+#[inline(always)]
+unsafe fn largest_of(scores: *const f32, count: usize, start: f32) -> f32 {
+    let mut largest = [f32x4_splat(start); 2];
+    let mut j = 0;
+    while j + 8 <= count {
+        largest[0] = f32x4_max(largest[0], load(scores.add(j)));
+        largest[1] = f32x4_max(largest[1], load(scores.add(j + 4)));
+        j += 8;
+    }
+    while j < count {
+        largest[0] = f32x4_max(largest[0], load(scores.add(j)));
+        j += 4;
+    }
+    max_lanes(f32x4_max(largest[0], largest[1]))
+}
+
+/// Replaces a run of scores by e^(score - base) and gives their sum.
+#[inline(always)]
+unsafe fn exponentials(scores: *mut f32, count: usize, base: f32) -> f32 {
+    let base = f32x4_splat(base);
+    let mut total = f32x4_splat(0.0);
+    for j in (0..count).step_by(4) {
+        let weight = exp_negative(f32x4_sub(load(scores.add(j)), base));
+        total = f32x4_add(total, weight);
+        store(scores.add(j), weight);
+    }
+    sum_lanes(total)
+}
+
+#[inline(always)]
+unsafe fn scale_run(values: *mut f32, count: usize, factor: f32) {
+    for j in (0..count).step_by(4) {
+        store(values.add(j), f32x4_mul(load(values.add(j)), f32x4_splat(factor)));
     }
 }

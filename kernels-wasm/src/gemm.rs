@@ -12,8 +12,8 @@ pub const K_BLOCK: usize = 256;
 pub const MR: usize = 6;
 /// Columns of a micro tile.
 pub const NR: usize = 8;
-pub const MAX_ROWS: usize = 768;
-pub const MAX_COLUMNS: usize = 128;
+pub const MAX_ROWS: usize = 576;
+pub const MAX_COLUMNS: usize = 192;
 
 const STRIP_BYTES: usize = MR * K_BLOCK * 4;
 const PANELS_BYTES: usize = MAX_COLUMNS * K_BLOCK * 4;

@@ -3,11 +3,9 @@
 use crate::opcodes::*;
 use crate::simd::*;
 
-/// e^x, within about 1e-7 relative; 0 below -104, infinity above 88.8.
+/// e^(x - n ln 2), by a polynomial.
 #[inline(always)]
-pub fn exp(x: v128) -> v128 {
-    let x = f32x4_max(f32x4_min(x, f32x4_splat(89.0)), f32x4_splat(-105.0));
-    let n = f32x4_nearest(f32x4_mul(x, f32x4_splat(core::f32::consts::LOG2_E)));
+fn exp_fraction(x: v128, n: v128) -> v128 {
     let r = madd(n, f32x4_splat(-0.693_359_375), x);
     let r = madd(n, f32x4_splat(2.121_944_4e-4), r);
     let mut p = f32x4_splat(1.987_569_1e-4); // Cephes expf
@@ -16,13 +14,33 @@ pub fn exp(x: v128) -> v128 {
     p = madd(p, r, f32x4_splat(4.166_579_6e-2));
     p = madd(p, r, f32x4_splat(1.666_666_5e-1));
     p = madd(p, r, f32x4_splat(0.5));
-    let y = f32x4_add(madd(p, f32x4_mul(r, r), r), f32x4_splat(1.0));
+    f32x4_add(madd(p, f32x4_mul(r, r), r), f32x4_splat(1.0))
+}
+
+/// e^x, within about 1e-7 relative; 0 below -104, infinity above 88.8.
+#[inline(always)]
+pub fn exp(x: v128) -> v128 {
+    let x = f32x4_max(f32x4_min(x, f32x4_splat(89.0)), f32x4_splat(-105.0));
+    let n = f32x4_nearest(f32x4_mul(x, f32x4_splat(core::f32::consts::LOG2_E)));
+    let y = exp_fraction(x, n);
     // 2^n in two factors: n reaches 128 and -151, beyond one exponent.
     let whole = i32x4_trunc_sat_f32x4(n);
     let half = i32x4_shr(whole, 1);
     let first = i32x4_shl(i32x4_add(half, i32x4_splat(127)), 23);
     let second = i32x4_shl(i32x4_add(i32x4_sub(whole, half), i32x4_splat(127)), 23);
     f32x4_mul(f32x4_mul(y, first), second)
+}
+
+/// e^x for x <= 0, the softmax's: 0 below -87. Rounds by adding 1.5 * 2^23, whose low bits then hold n.
+#[inline(always)]
+pub fn exp_negative(x: v128) -> v128 {
+    let magic = f32x4_splat(12_582_912.0);
+    let clamped = f32x4_max(x, f32x4_splat(-87.0));
+    let shifted = madd(clamped, f32x4_splat(core::f32::consts::LOG2_E), magic);
+    let n = f32x4_sub(shifted, magic);
+    let y = exp_fraction(clamped, n);
+    let scaled = i32x4_add(y, i32x4_shl(shifted, 23));
+    v128_and(scaled, f32x4_ge(x, f32x4_splat(-87.0)))
 }
 
 /// Four numbers to more than single precision: high + low.

@@ -40,7 +40,13 @@ pub unsafe fn rows(p: &Norm, context: &Context) {
             let mean = if p.kind == NORM_LAYER { sum(x, columns) / size } else { 0.0 };
             let variance = centred_squares(x, columns, mean) / size;
             let factor = 1.0 / sqrt(variance + p.epsilon);
-            p.apply(row, 0, columns, mean, factor);
+            let (mean, factor) = (f32x4_splat(mean), f32x4_splat(factor));
+            if p.weight.is_null() {
+                p.apply(row, |_| (mean, factor));
+            } else {
+                let weight = |i: usize| load_some(p.weight.add(i), columns - i);
+                p.apply(row, |i| (mean, f32x4_mul(factor, weight(i))));
+            }
         }
     }
 }
@@ -85,31 +91,31 @@ unsafe fn add_row(x: *const f32, columns: usize, sums: *mut f64, squares: *mut f
     }
 }
 
-/// Group norm, second step: normalises chunk by chunk.
+/// Group norm, second step: normalises chunk by chunk, with each channel's mean and factor at hand.
 pub unsafe fn group_apply(p: &Norm, context: &Context) {
-    let groups = p.groups as usize;
-    let width = p.columns as usize / groups;
-    let statistics = gemm::regions(context).sums; // [groups][mean, factor]
+    let columns = gemm::round_up(p.columns as usize, 4);
+    let means = gemm::regions(context).sums;
+    let factors = means.add(columns);
     let mut ready = false;
     while let Some(chunk) = context.next_tile(p.chunks as usize) {
         if !ready {
-            p.group_statistics(statistics);
+            p.channel_statistics(means, factors);
             ready = true;
         }
         let first = chunk * p.chunk_rows as usize;
         for row in first..(first + p.chunk_rows as usize).min(p.rows as usize) {
-            for group in 0..groups {
-                let (mean, factor) = (*statistics.add(2 * group), *statistics.add(2 * group + 1));
-                p.apply(row, group * width, width, mean, factor);
-            }
+            let column = |i: usize| (load(means.add(i)), load(factors.add(i)));
+            p.apply(row, column);
         }
     }
 }
 
 impl Norm {
-    unsafe fn group_statistics(&self, into: *mut f32) {
+    /// Every channel's mean, and 1 / deviation times its weight.
+    unsafe fn channel_statistics(&self, means: *mut f32, factors: *mut f32) {
         let groups = self.groups as usize;
-        let size = self.rows as f64 * (self.columns as usize / groups) as f64;
+        let width = self.columns as usize / groups;
+        let size = self.rows as f64 * width as f64;
         for group in 0..groups {
             let (mut total, mut squares) = (0f64, 0f64);
             for chunk in 0..self.chunks as usize {
@@ -120,32 +126,33 @@ impl Norm {
             let mean = total / size;
             let variance = squares / size - mean * mean;
             let variance = if variance < 0.0 { 0.0 } else { variance }; // NaN stays NaN
-            *into.add(2 * group) = mean as f32;
-            *into.add(2 * group + 1) = 1.0 / sqrt(variance as f32 + self.epsilon);
+            let factor = 1.0 / sqrt(variance as f32 + self.epsilon);
+            for column in group * width..(group + 1) * width {
+                let weight = if self.weight.is_null() { 1.0 } else { *self.weight.add(column) };
+                *means.add(column) = mean as f32;
+                *factors.add(column) = factor * weight;
+            }
         }
     }
 
-    /// Normalises columns [first, first + count) of a row.
+    /// Normalises a row; `column(i)` gives mean and factor (weight included) of columns from i on.
     #[inline(always)]
-    unsafe fn apply(&self, row: usize, first: usize, count: usize, mean: f32, factor: f32) {
-        let (x, output) = (self.x.at(row).add(first), self.output.at(row).add(first));
+    unsafe fn apply(&self, row: usize, column: impl Fn(usize) -> (v128, v128)) {
+        let (x, output) = (self.x.at(row), self.output.at(row));
+        let count = self.columns as usize;
         for i in (0..count).step_by(4) {
             let left = count - i;
-            let column = first + i;
-            let centred = f32x4_sub(load_some(x.add(i), left), f32x4_splat(mean));
-            let mut value = f32x4_mul(centred, f32x4_splat(factor));
-            if !self.weight.is_null() {
-                value = f32x4_mul(value, load_some(self.weight.add(column), left));
-            }
+            let (mean, factor) = column(i);
+            let mut value = f32x4_mul(f32x4_sub(load_some(x.add(i), left), mean), factor);
             if !self.bias.is_null() {
-                value = f32x4_add(value, load_some(self.bias.add(column), left));
+                value = f32x4_add(value, load_some(self.bias.add(i), left));
             }
             if !self.scale.is_absent() {
-                let scale = load_some(self.scale.at(row).add(column), left);
+                let scale = load_some(self.scale.at(row).add(i), left);
                 value = f32x4_mul(value, f32x4_add(scale, f32x4_splat(1.0)));
             }
             if !self.shift.is_absent() {
-                value = f32x4_add(value, load_some(self.shift.at(row).add(column), left));
+                value = f32x4_add(value, load_some(self.shift.at(row).add(i), left));
             }
             if self.activation != UNARY_IDENTITY {
                 value = activation(self.activation, value);
