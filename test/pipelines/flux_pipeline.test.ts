@@ -398,6 +398,22 @@ test("model folders that do not fit together are refused with the place at fault
   }
 });
 
+test("a weight that is not a number is refused by name before any picture", async () => {
+  const folder = mkdtempSync(`${tmpdir()}/halftone-model-`);
+  cpSync(FOLDER, folder, { recursive: true });
+  const file = `${folder}/transformer/diffusion_pytorch_model.safetensors`;
+  const bytes = readFileSync(file);
+  bytes.writeUInt16LE(0x7fc0, bytes.length - 2); // a bfloat16 NaN
+  writeFileSync(file, bytes);
+  await assert.rejects(
+    open({}, folder),
+    (error: { code?: string; detail?: { tensor?: string } }) => {
+      return error.code === "non_finite_weight" && error.detail?.tensor !== undefined;
+    },
+  );
+  rmSync(folder, { recursive: true });
+});
+
 test("a model folder without text encoders runs on embeddings", async () => {
   const without = { text_encoder: [null, null], text_encoder_2: [null, null] };
   await withChanged("model_index.json", edited(without), async (folder) => {
