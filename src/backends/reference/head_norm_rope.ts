@@ -40,7 +40,7 @@ function normalizeHead(
 ): void {
   const start = x.offset + row * x.rowStride + column;
   let squares = 0;
-  for (let i = 0; i < weight.length; i++) squares += x.data[start + i] ** 2;
+  for (let i = 0; i < weight.length; i++) squares += x.data[start + i] * x.data[start + i];
   const inverse = 1 / Math.sqrt(squares / weight.length + epsilon);
   for (let i = 0; i < weight.length; i++) normalized[i] = x.data[start + i] * inverse * weight[i];
 }

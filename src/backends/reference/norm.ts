@@ -22,7 +22,7 @@ export function runNorm(context: StepContext, attributes: OpAttributes["norm"]):
 
   function normalize(x: MatrixView, block: Block): void {
     const mean = attributes.kind === "rms" ? 0 : sumOver(x, block, (value) => value) / size(block);
-    const variance = sumOver(x, block, (value) => (value - mean) ** 2) / size(block);
+    const variance = sumOver(x, block, (value) => (value - mean) * (value - mean)) / size(block);
     const inverse = 1 / Math.sqrt(variance + attributes.epsilon);
     forEachIndex(x, block, (index, row, column) => {
       finish(row, column, (x.data[index] - mean) * inverse);

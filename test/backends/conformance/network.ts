@@ -22,6 +22,7 @@ import type { OpName } from "../../../src/ops/op_table.ts";
 import { buildPlan } from "../../../src/plan/build.ts";
 import type { Plan } from "../../../src/plan/plan.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
+import { cos, sin } from "../../../src/tensor/math.ts";
 import { FORMATS } from "./formats.ts";
 import { Random, randomValues } from "./random.ts";
 import { denseWeight, TestWeights } from "./weights.ts";
@@ -106,8 +107,8 @@ function matrixInput(random: Random, rows: number, columns: number): HostTensor 
 function ropeInputs(random: Random, rows: number, d: number) {
   const angles = randomValues(random, rows * d, d);
   return {
-    cos: HostTensor.fromFloat32(angles.map(Math.cos), [rows, d]),
-    sin: HostTensor.fromFloat32(angles.map(Math.sin), [rows, d]),
+    cos: HostTensor.fromFloat32(angles.map(cos), [rows, d]),
+    sin: HostTensor.fromFloat32(angles.map(sin), [rows, d]),
   };
 }
 
