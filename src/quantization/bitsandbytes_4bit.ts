@@ -18,7 +18,14 @@ import {
   type FourBitType,
 } from "./bitsandbytes_tables.ts";
 import { packedBytes } from "./codes.ts";
-import { checkFinite, type FloatSlice, floatSlices } from "./float_slices.ts";
+import {
+  bitsOf,
+  checkFinite,
+  type FloatSlice,
+  floatSlices,
+  INFINITY_BITS,
+  largestMagnitude,
+} from "./float_slices.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, QuantizedTensor, ScaleData } from "./quantized_tensor.ts";
 
@@ -108,7 +115,7 @@ class BlockEncoder {
 
   /** Writes the absmax of each block of the slice; false when a value is NaN or infinite. */
   measure(slice: FloatSlice): boolean {
-    const bits = new Int32Array(slice.values.buffer, slice.values.byteOffset, slice.values.length);
+    const bits = bitsOf(slice.values);
     const largest = new Int32Array(this.#absmax.buffer);
     let block = slice.start / this.#blockSize;
     let finite = true;
@@ -118,7 +125,7 @@ class BlockEncoder {
         begin,
         Math.min(bits.length, begin + this.#blockSize),
       );
-      if (magnitude >= 0x7f800000) finite = false;
+      if (magnitude >= INFINITY_BITS) finite = false;
       largest[block] = magnitude;
       if (this.#isShort(block)) {
         this.#absmax[block] = Math.max(this.#absmax[block], SMALLEST_ABSMAX);
@@ -169,16 +176,6 @@ class BlockEncoder {
   #isShort(block: number): boolean {
     return (block + 1) * this.#blockSize > this.#count;
   }
-}
-
-/** The largest of the floats' magnitudes as bits, which order as the magnitudes do; NaN is largest. */
-function largestMagnitude(bits: Int32Array, begin: number, end: number): number {
-  let largest = 0;
-  for (let index = begin; index < end; index++) {
-    const magnitude = bits[index] & 0x7fffffff;
-    if (magnitude > largest) largest = magnitude;
-  }
-  return largest;
 }
 
 function ranksOfBins(bounds: Float32Array): Uint8Array {

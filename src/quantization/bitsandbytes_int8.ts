@@ -13,7 +13,14 @@
 import { HalftoneError } from "../errors.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
-import { checkFinite, type FloatSlice, floatSlices } from "./float_slices.ts";
+import {
+  bitsOf,
+  checkFinite,
+  type FloatSlice,
+  floatSlices,
+  INFINITY_BITS,
+  largestMagnitude,
+} from "./float_slices.ts";
 import type { Pause } from "./pause.ts";
 import { type EncodedWeight, moduleOf, type NamedTensor, type TensorReader } from "./quantizer.ts";
 import type { QuantizedLayout, QuantizedTensor } from "./quantized_tensor.ts";
@@ -50,7 +57,9 @@ export async function quantizeInt8(
   const codes = new Uint8Array(dense.size);
   const absmax = new Float32Array(rows);
   for (const slice of floatSlices(dense, columns, "float16")) {
-    checkFinite(slice, name, " in float16, which LLM.int8() casts to");
+    if (!measureRows(slice, columns, absmax)) {
+      checkFinite(slice, name, " in float16, which LLM.int8() casts to");
+    }
     encodeRows(slice, columns, absmax, codes);
     await pause();
   }
@@ -64,6 +73,19 @@ export async function quantizeInt8(
   };
 }
 
+/** Writes the absmax of each row of the slice; false when a value is NaN or infinite. */
+function measureRows(slice: FloatSlice, columns: number, absmax: Float32Array): boolean {
+  const bits = bitsOf(slice.values);
+  const largest = bitsOf(absmax);
+  let finite = true;
+  for (let begin = 0; begin < bits.length; begin += columns) {
+    const magnitude = largestMagnitude(bits, begin, begin + columns);
+    largest[(slice.start + begin) / columns] = magnitude;
+    if (magnitude >= INFINITY_BITS) finite = false;
+  }
+  return finite;
+}
+
 function encodeRows(
   slice: FloatSlice,
   columns: number,
@@ -72,10 +94,8 @@ function encodeRows(
 ): void {
   for (let begin = 0; begin < slice.values.length; begin += columns) {
     const row = slice.values.subarray(begin, begin + columns);
-    let largest = 0;
-    for (const value of row) largest = Math.max(largest, Math.abs(value));
-    absmax[(slice.start + begin) / columns] = largest;
-    encodeRow(row, largest, codes.subarray(slice.start + begin));
+    const start = slice.start + begin;
+    encodeRow(row, absmax[start / columns], codes.subarray(start));
   }
 }
 
