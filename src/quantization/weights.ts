@@ -9,7 +9,7 @@ import { HalftoneError } from "../errors.ts";
 import type { WeightCatalog, WeightInfo } from "../ops/graph.ts";
 import type { PlanWeight } from "../plan/plan.ts";
 import { type DType, isFloat, itemSize } from "../tensor/dtype.ts";
-import { HostTensor } from "../tensor/host_tensor.ts";
+import type { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, sameShape } from "../tensor/shape.ts";
 import {
   createQuantizer,
@@ -19,6 +19,7 @@ import {
   toConfig,
 } from "./auto.ts";
 import { weightBytes } from "./layout_bytes.ts";
+import { channelsLast } from "./channels_last.ts";
 import { createPause } from "./pause.ts";
 import {
   moduleOf,
@@ -272,25 +273,6 @@ function checkedShape(
     found: `[${stored.tensor.shape}]`,
     expected: `[${weight.shape}]`,
   });
-}
-
-/** A convolution's [out, in, height, width] as [out, height, width, in]. */
-function channelsLast(tensor: HostTensor): HostTensor {
-  const [out, channels, height, width] = tensor.shape;
-  const size = itemSize(tensor.dtype);
-  const pixels = height * width;
-  const result = HostTensor.zeros(tensor.dtype, [out, height, width, channels]);
-  const from = tensor.bytes, to = result.bytes;
-  let position = 0;
-  for (let filter = 0; filter < out; filter++) {
-    for (let pixel = 0; pixel < pixels; pixel++) {
-      for (let channel = 0; channel < channels; channel++) {
-        const start = ((filter * channels + channel) * pixels + pixel) * size;
-        for (let byte = 0; byte < size; byte++) to[position++] = from[start + byte];
-      }
-    }
-  }
-  return result;
 }
 
 function storedBytes(checkpoint: TensorReader): number {
