@@ -256,15 +256,15 @@ unsafe fn largest_of(scores: *const f32, count: usize, start: f32) -> f32 {
     let mut largest = [f32x4_splat(start); 2];
     let mut j = 0;
     while j + 8 <= count {
-        largest[0] = f32x4_max(largest[0], load(scores.add(j)));
-        largest[1] = f32x4_max(largest[1], load(scores.add(j + 4)));
+        largest[0] = f32x4_pmax(largest[0], load(scores.add(j)));
+        largest[1] = f32x4_pmax(largest[1], load(scores.add(j + 4)));
         j += 8;
     }
     while j < count {
-        largest[0] = f32x4_max(largest[0], load(scores.add(j)));
+        largest[0] = f32x4_pmax(largest[0], load(scores.add(j)));
         j += 4;
     }
-    max_lanes(f32x4_max(largest[0], largest[1]))
+    max_lanes(f32x4_pmax(largest[0], largest[1]))
 }
 
 /// Replaces a run of scores by e^(score - base) and gives their sum.

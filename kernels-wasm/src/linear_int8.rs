@@ -59,7 +59,7 @@ pub unsafe fn mark_outliers(p: &LinearInt8, context: &Context) {
             if p.threshold > 0.0 {
                 for row in 0..m {
                     let x = half_values(p.x.at(row).add(column), count);
-                    largest = f32x4_max(largest, f32x4_abs(x));
+                    largest = f32x4_pmax(largest, f32x4_abs(x));
                 }
             }
             let outlier = f32x4_ge(largest, f32x4_splat(p.threshold));
@@ -84,7 +84,7 @@ pub unsafe fn find_absmax(p: &LinearInt8, context: &Context) {
             for column in (0..k).step_by(4) {
                 let x = half_values(p.x.at(row).add(column), (k - column).min(4));
                 let magnitude = f32x4_abs(x);
-                largest = f32x4_max(largest, v128_and(magnitude, f32x4_lt(magnitude, limit)));
+                largest = f32x4_pmax(largest, v128_and(magnitude, f32x4_lt(magnitude, limit)));
             }
             *p.absmax.add(row) = max_lanes(largest);
         }
