@@ -3,7 +3,7 @@
 import { spawnSync } from "node:child_process";
 
 const CHECKS: readonly (readonly [name: string, ...command: string[]])[] = [
-  ["format", "fmt", "--check", "--quiet"],
+  ["format", "fmt", "--check"],
   ["lint", "lint", "--quiet"],
   ["types", "check", "--quiet", "."],
   ["import directions", "run", "-A", "tools/check_imports.ts"],
