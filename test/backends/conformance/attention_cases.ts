@@ -34,7 +34,24 @@ export function attentionCases(): ConformanceCase[] {
       pattern: random.pick(["normal", "normal", "zero rows", "special", "outliers"]),
     }, random);
   });
-  return [...cases, largeLogitsCase(1), largeLogitsCase(-1)];
+  const plain = { causal: false, bias: false, fused: false, pattern: "normal" } as const;
+  const edges = ([
+    // [heads, d, queries, keys]: around blocks of keys, wide single heads, many queries
+    [2, 64, 9, 127],
+    [2, 64, 9, 128],
+    [2, 64, 9, 129],
+    [1, 128, 193, 257],
+    [1, 40, 300, 300],
+    [1, 256, 17, 130],
+    [1, 512, 33, 64],
+    [1, 511, 5, 140],
+    [1, 640, 7, 129],
+  ] as const).flatMap(([heads, d, queries, keys], i) => [
+    attentionCase({ ...plain, heads, d, queries, keys }, new Random(72000 + i)),
+    attentionCase({ ...plain, heads, d, queries, keys, bias: true }, new Random(72100 + i)),
+    attentionCase({ ...plain, heads, d, queries, keys: queries, causal: true }, new Random(72200)),
+  ]);
+  return [...cases, ...edges, largeLogitsCase(1), largeLogitsCase(-1)];
 }
 
 /** Logits of thousands, of one sign: exp overflows or vanishes unless the maximum is taken off first. */

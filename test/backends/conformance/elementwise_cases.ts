@@ -13,10 +13,18 @@ import * as evaluate from "./evaluator.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
 import * as virtual from "./virtual_array.ts";
 
-const SHAPES: readonly Shape[] = [[1, 1], [1, 3], [2, 4], [3, 5], [7, 16], [5, 31], [3, 64], [
-  2,
-  65,
-], [13, 127]];
+const SHAPES: readonly Shape[] = [
+  [1, 1],
+  [1, 3],
+  [2, 4],
+  [3, 5],
+  [7, 16],
+  [5, 31],
+  [3, 64],
+  [2, 65],
+  [13, 127],
+  [131, 257],
+];
 
 /** All cases of unary. */
 export function unaryCases(): ConformanceCase[] {

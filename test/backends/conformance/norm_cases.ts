@@ -23,8 +23,28 @@ const FORMS: readonly NormForm[] = [
   { weight: true, bias: true, modulation: "rows", activation: "gelu_tanh" },
 ];
 
-const SHAPES = [[1, 1], [2, 3], [5, 16], [3, 31], [4, 64], [7, 65], [2, 257], [33, 48]] as const;
-const GROUPED = [[1, 4, 2], [5, 6, 3], [16, 16, 4], [9, 32, 16], [35, 15, 5], [64, 64, 1]] as const;
+const SHAPES = [
+  [1, 1],
+  [2, 3],
+  [5, 16],
+  [3, 31],
+  [4, 64],
+  [7, 65],
+  [2, 257],
+  [33, 48],
+  [9, 3072],
+] as const;
+
+/** [rows, columns, groups] of group norms. */
+const GROUPED = [
+  [1, 4, 2],
+  [5, 6, 3],
+  [16, 16, 4],
+  [9, 32, 16],
+  [35, 15, 5],
+  [64, 64, 1],
+  [1025, 32, 8],
+] as const;
 
 /** All cases of norm. */
 export function normCases(): ConformanceCase[] {

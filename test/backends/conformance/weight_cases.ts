@@ -1,8 +1,10 @@
 /** gather, unpack and linear: every weight format. */
 
 import assert from "node:assert/strict";
+import { linear } from "../../../src/ops/builders.ts";
 import type { Graph, Tensor, Weight } from "../../../src/ops/graph.ts";
 import type { Activation, ActivationMode } from "../../../src/ops/op_table.ts";
+import type { QuantizedLayout } from "../../../src/quantization/quantized_tensor.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
 import { type ConformanceCase, floats, narrowed, widened, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
@@ -103,13 +105,39 @@ export function linearCases(): ConformanceCase[] {
   });
 }
 
-/** The tallest of tall and the deepest of deep, where blocking and partial sums show. */
+/** Sizes around the tiles and blocks of kernels, and beyond a single one of them. */
+const TILE_EDGES: readonly LinearSize[] = [
+  { m: 4, n: 300, k: 257 },
+  { m: 5, n: 191, k: 511 },
+  { m: 6, n: 192, k: 512 },
+  { m: 7, n: 193, k: 513 },
+  { m: 13, n: 385, k: 300 },
+  { m: 67, n: 130, k: 515 },
+  { m: 1, n: 259, k: 1031 },
+  { m: 575, n: 7, k: 255 },
+  { m: 576, n: 8, k: 256 },
+  { m: 577, n: 9, k: 257 },
+  { m: 1153, n: 3, k: 64 },
+];
+
+/** Large linear layers, in a format of each kind. */
 export function largeLinearCases(): ConformanceCase[] {
-  const sizes = [{ m: 67, n: 130, k: 515 }, { m: 1, n: 259, k: 1031 }, { m: 130, n: 8, k: 64 }];
-  return FORMATS.filter((_, f) => f % 3 === 0).flatMap((format, f) =>
-    sizes.map((size, s) => linearCase(format, ENDINGS[5], size, 28000 + 10 * f + s))
-  );
+  return LARGE_FORMATS.flatMap((name, f) => {
+    const format = FORMATS.find((candidate) => candidate.name === name)!;
+    return TILE_EDGES.map((size, s) =>
+      linearCase(format, ENDINGS[(f + s) % ENDINGS.length], size, 28000 + 100 * f + s)
+    );
+  });
 }
+
+const LARGE_FORMATS: readonly string[] = [
+  "float32",
+  "bfloat16",
+  "4-bit table, 64 f32",
+  "8-bit integer, row f32 x 1/127",
+  "4-bit integer, 32 coded, offset coded",
+  "5-bit integer, 32 f16",
+];
 
 interface LinearSize {
   readonly m: number;
@@ -130,16 +158,56 @@ function linearCase(
 
 /** Cases of LLM.int8(): thresholds, outliers, zero rows, against the same rounding of activations. */
 export function llmInt8Cases(): ConformanceCase[] {
-  const format = FORMATS.find(({ name }) => name === "8-bit integer, row f32 x 1/127")!;
-  return Array.from({ length: 48 }, (_, i) => {
+  const cases = Array.from({ length: 48 }, (_, i) => {
     const random = new Random(30000 + i);
     const size = { m: random.pick(ROWS), n: random.pick(COLUMNS), k: random.pick(DEPTHS) };
     const threshold = random.pick([0, 6, 6, 2.5]);
-    return buildLinearCase(format, ENDINGS[i % ENDINGS.length], size, 31000 + i, {
-      mode: { kind: "llm_int8", threshold },
-      budget: "linear/llm_int8",
-    });
+    return llmInt8Case(ENDINGS[i % ENDINGS.length], size, 31000 + i, threshold);
   });
+  const edges = TILE_EDGES.map((size, s) => llmInt8Case(ENDINGS[s % 4], size, 32000 + s, 6));
+  return [...cases, ...edges, cancellingSumsCase()];
+}
+
+function llmInt8Case(ending: Ending, size: LinearSize, seed: number, threshold: number) {
+  return buildLinearCase(ROW_INT8, ending, size, seed, {
+    mode: { kind: "llm_int8", threshold },
+    budget: "linear/llm_int8",
+  });
+}
+
+const ROW_INT8 = FORMATS.find(({ name }) => name === "8-bit integer, row f32 x 1/127")!;
+
+/** Sums that pass 2^24 and come back to 1: only integers keep the one. */
+function cancellingSumsCase(): ConformanceCase {
+  const half = 3000, k = 2 * half + 1;
+  const x = new Float32Array(k).fill(1).with(half, 1 / 128);
+  const layout = (ROW_INT8.make(new Random(1), 1, k).format as { layout: QuantizedLayout }).layout;
+  const codes = new Uint8Array(k).fill(128 + 127, 0, half).fill(128 - 127, half).with(half, 129);
+  const values = HostTensor.fromFloat32(Float32Array.of(127));
+  const tensor = {
+    shape: [1, k] as const,
+    layout,
+    codes,
+    scale: { kind: "float", values } as const,
+    offset: null,
+  };
+  const weights = new TestWeights({ kind: "llm_int8", threshold: 6 });
+  weights.add("w", {
+    shape: [1, k],
+    format: { kind: "quantized", layout },
+    stored: { kind: "quantized", tensor },
+    values: Float64Array.from(codes, (code) => code - 128),
+  });
+  return {
+    name: "sums beyond 2^24 that cancel to one",
+    op: "linear",
+    budget: "linear/llm_int8",
+    inputs: { x: floats(x, [1, k]) },
+    weights,
+    build: (graph, inputs) => linear(inputs.x, graph.weight("w", [1, k])),
+    // The activation codes are 127 but for a single 1 (127 / 128 rounded), the weights likewise.
+    expected: () => [1 / 127],
+  };
 }
 
 function buildLinearCase(
