@@ -61,11 +61,13 @@ export type { WeightDType } from "./src/quantization/weights.ts";
 
 export { FluxPipeline } from "./src/pipelines/flux.ts";
 export type {
+  EncodePromptOptions,
   FluxGenerateOptions,
   FluxPipelineOptions,
   FluxPipelineOutput,
   LoadProgress,
   MemoryReport,
+  PromptEmbeddings,
   Seed,
   StepChanges,
   StepEvent,

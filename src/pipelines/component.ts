@@ -22,6 +22,8 @@ export interface ComponentOptions {
   readonly variant?: string;
   /** How to quantize it while it loads. */
   readonly quantizationConfig?: QuantizationConfig;
+  /** Told when the checkpoint's own quantization wins over the caller's. */
+  readonly onWarning: (message: string) => void;
 }
 
 /** A model and its checkpoint. */
@@ -49,7 +51,7 @@ export async function openComponent<Model extends ComponentModel>(
   const path = joinPath(folder, name);
   const config = await readConfig(path);
   const model = createModel(config);
-  const { variant, dtype, quantizationConfig } = options;
+  const { variant, dtype, quantizationConfig, onWarning } = options;
   const checkpoint = await openCheckpoint(path, { variant, variantFallback: true });
   try {
     const weights = await openWeights(checkpoint, {
@@ -58,6 +60,7 @@ export async function openComponent<Model extends ComponentModel>(
       quantizationConfig,
       linearNames: (weight) => model.isLinearWeight(weight),
       keepInFloat32: model.keepInFloat32,
+      onWarning,
     });
     const close = () => checkpoint.close();
     return { name, path, model, config, checkpoint, weights, close };

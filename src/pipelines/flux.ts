@@ -29,13 +29,20 @@ import {
   openFluxComponents,
 } from "./flux_components.ts";
 import type {
+  EncodePromptOptions,
   FluxGenerateOptions,
   FluxPipelineOptions,
   FluxPipelineOutput,
   MemoryReport,
+  PromptEmbeddings,
 } from "./flux_options.ts";
 import { describeRun, type FluxPlanOptions, type FluxPlanReport } from "./flux_plans.ts";
-import { type FluxRequest, parseFluxRequest } from "./flux_request.ts";
+import {
+  type FluxRequest,
+  parseEncodeRequest,
+  parseFluxRequest,
+  type PromptSource,
+} from "./flux_request.ts";
 import {
   type FluxSizes,
   type FluxStages,
@@ -52,7 +59,7 @@ import { combinedHash } from "./plan_hash.ts";
 import { saveModelFolder, type SaveOptions } from "./save_pretrained.ts";
 import { StageClock } from "./stage_clock.ts";
 import type { StageUse } from "./stage.ts";
-import { encodeSources, type PromptConditioning } from "./text_encoding.ts";
+import { encodeSources, joinEmbeds, type PromptConditioning } from "./text_encoding.ts";
 
 const PIPELINE_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "backend",
@@ -64,6 +71,7 @@ const PIPELINE_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "variant",
   "keepTextEncoders",
   "keepModulation",
+  "onWarning",
   "onProgress",
   "signal",
 ];
@@ -144,7 +152,12 @@ export class FluxPipeline {
     throwIfAborted(signal);
     const quantizationConfig = checkPipelineConfig(options.quantizationConfig);
     const folder = await resolveModel(model, { signal, variant });
-    const components = await openFluxComponents(folder, { dtype, variant, quantizationConfig });
+    const components = await openFluxComponents(folder, {
+      dtype,
+      variant,
+      quantizationConfig,
+      onWarning: warningHandler(options),
+    });
     try {
       const ownsBackend = wanted === undefined || typeof wanted === "string";
       const backend = ownsBackend ? await makeBackend(options) : backendOf(wanted);
@@ -191,6 +204,24 @@ export class FluxPipeline {
     this.#checkOpen();
     const request = parseFluxRequest(options, fluxTraits(this.#parts.components));
     return await this.#enqueue(() => this.#run(request, options));
+  }
+
+  /**
+   * Encodes prompts once, to generate from them many times: give the result to `generate` in place of
+   * the prompts. Throws `invalid_argument`, `aborted`.
+   */
+  async encodePrompt(options: EncodePromptOptions): Promise<PromptEmbeddings> {
+    this.#checkOpen();
+    const { source, maxSequenceLength } = parseEncodeRequest(
+      options,
+      fluxTraits(this.#parts.components),
+    );
+    const { signal } = options;
+    throwIfAborted(signal);
+    const [encoded] = await this.#enqueue(() =>
+      this.#encodeSources([source], maxSequenceLength, signal)
+    );
+    return joinEmbeds(encoded);
   }
 
   /**
@@ -250,6 +281,7 @@ export class FluxPipeline {
   async #run(request: FluxRequest, options: FluxGenerateOptions): Promise<FluxPipelineOutput> {
     const { backend, clock, stages } = this.#parts;
     throwIfAborted(request.signal);
+    this.#warnOfRounding(request);
     const planned = planStages(sizedStages(stages, runSizes(request)), backend);
     checkArena(planned, backend);
     const start = request.latents?.toFloat32().slice() ??
@@ -265,18 +297,37 @@ export class FluxPipeline {
     return this.#output(request, packed, images, planned);
   }
 
+  #warnOfRounding({ width, height, sizes }: FluxRequest): void {
+    const { components: { vae }, options } = this.#parts;
+    const token = 2 * vae.model.scaleFactor;
+    const [wide, high] = [sizes.columns * token, sizes.rows * token];
+    if (wide === width && high === height) return;
+    warningHandler(options)(
+      `Sides must be divisible by ${token}: ${width}x${height} comes out as ${wide}x${high}`,
+    );
+  }
+
   /** Conditioning per picture: positive, and negative under true guidance. */
   async #encode(request: FluxRequest): Promise<PromptConditioning[][]> {
-    const { clip, t5 } = this.#parts.stages;
-    const encoders = clip && t5 ? { clip, t5 } : null;
     const sources = request.negative ? [request.positive, request.negative] : [request.positive];
-    const use = this.#use("text_encoder", request.signal);
-    const encoded = await encodeSources(sources, encoders, request.maxSequenceLength, use);
+    const { maxSequenceLength, signal } = request;
+    const encoded = await this.#encodeSources(sources, maxSequenceLength, signal);
     return encoded.map((prompts) =>
       prompts.flatMap((prompt) =>
         new Array<PromptConditioning>(request.imagesPerPrompt).fill(prompt)
       )
     );
+  }
+
+  async #encodeSources(
+    sources: readonly PromptSource[],
+    maxSequenceLength: number,
+    signal: AbortSignal | undefined,
+  ): Promise<PromptConditioning[][]> {
+    const { stages: { clip, t5 }, options } = this.#parts;
+    const encoders = clip && t5 ? { clip, t5 } : null;
+    const use = { ...this.#use("text_encoder", signal), onWarning: warningHandler(options) };
+    return await encodeSources(sources, encoders, maxSequenceLength, use);
   }
 
   async #denoise(
@@ -426,6 +477,10 @@ function checkOptions(options: FluxPipelineOptions): void {
   if (dtype !== undefined && !WEIGHT_DTYPES.includes(dtype)) {
     throw invalidOption("dtype", dtype, WEIGHT_DTYPES.join(", "));
   }
+}
+
+function warningHandler({ onWarning }: FluxPipelineOptions): (message: string) => void {
+  return onWarning ?? ((message) => console.warn(message));
 }
 
 function invalidOption(field: string, found: unknown, expected: string): HalftoneError {

@@ -40,6 +40,7 @@ export interface OpenFluxOptions {
   readonly dtype?: WeightDType;
   readonly variant?: string;
   readonly quantizationConfig?: PipelineQuantizationConfig;
+  readonly onWarning: (message: string) => void;
 }
 
 /** The classes each component may have. */
@@ -60,6 +61,7 @@ export async function openFluxComponents(
 ): Promise<FluxComponents> {
   const index = await readModelIndex(folder);
   checkIndex(index, folder);
+  warnUnknownComponents(index, options);
   const opened: Component[] = [];
   const open = async <Model extends ComponentModel>(
     name: string,
@@ -134,6 +136,15 @@ export function fluxTraits(components: FluxComponents): FluxTraits {
     hasTextEncoder: components.clip !== null,
     hasTextEncoder2: components.t5 !== null,
   };
+}
+
+function warnUnknownComponents(
+  index: ModelIndex,
+  { quantizationConfig, onWarning }: OpenFluxOptions,
+): void {
+  const unknown = quantizationConfig?.unknownComponents([...index.components.keys()]) ?? [];
+  if (unknown.length === 0) return;
+  onWarning(`The quantization config names parts the model has not: ${unknown.join(", ")}`);
 }
 
 function checkIndex(index: ModelIndex, folder: string): void {

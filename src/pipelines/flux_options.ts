@@ -40,6 +40,8 @@ export interface FluxPipelineOptions {
   readonly keepTextEncoders?: boolean;
   /** Whether the modulation weights stay after use; by default when all weights fit. */
   readonly keepModulation?: boolean;
+  /** Told what is odd but no error: a rounded size, a prompt that was cut; console.warn by default. */
+  readonly onWarning?: (message: string) => void;
   /** Called after each weight that was loaded. */
   readonly onProgress?: (progress: LoadProgress) => void;
   /** Ends opening and loading, with error `aborted`. */
@@ -121,7 +123,27 @@ export interface FluxGenerateOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Bytes of a pipeline. */
+/** What `FluxPipeline.encodePrompt` is asked. */
+export interface EncodePromptOptions {
+  /** The prompt, or one per picture of a batch. */
+  readonly prompt: string | readonly string[];
+  /** Another prompt for T5; `prompt` by default. */
+  readonly prompt2?: string | readonly string[];
+  /** Tokens of T5, padding included; 512 by default and at most. */
+  readonly maxSequenceLength?: number;
+  /** Ends encoding, with error `aborted`. */
+  readonly signal?: AbortSignal;
+}
+
+/** Encoded prompts, to be given to `generate` in place of the prompts. */
+export interface PromptEmbeddings {
+  /** Text states, [batch, text tokens, joint features]. */
+  readonly promptEmbeds: HostTensor;
+  /** Pooled text, [batch, pooled features]. */
+  readonly pooledPromptEmbeds: HostTensor;
+}
+
+/** Bytes of a pipeline, as the backend holds them. */
 export interface MemoryReport {
   /** Bytes of all weights as they are stored: codes, scales and tables included. */
   readonly stored: number;

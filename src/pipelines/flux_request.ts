@@ -5,7 +5,7 @@ import { HostTensor } from "../tensor/host_tensor.ts";
 import { isFloat } from "../tensor/dtype.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
 import { TorchGenerator } from "../tensor/random.ts";
-import type { FluxGenerateOptions, Seed } from "./flux_options.ts";
+import type { EncodePromptOptions, FluxGenerateOptions, Seed } from "./flux_options.ts";
 import { type LatentSizes, latentSizes } from "./latents.ts";
 
 /** What the checks must know of the models. */
@@ -39,6 +39,9 @@ export interface FluxRequest {
   readonly imagesPerPrompt: number;
   /** Pictures: prompts times imagesPerPrompt. */
   readonly images: number;
+  /** Pixels asked for; the picture may come out smaller. */
+  readonly width: number;
+  readonly height: number;
   readonly sizes: LatentSizes;
   /** Tokens of encoded prompts. */
   readonly maxSequenceLength: number;
@@ -108,7 +111,7 @@ export function parseFluxRequest(options: FluxGenerateOptions, traits: FluxTrait
   }
   const trueCfgScale = number(options, "trueCfgScale", 1);
   const negative = negativeSource(options, traits, prompts);
-  const sizes = requestedSizes(options, traits);
+  const { width, height, sizes } = requestedSizes(options, traits);
   const textTokens = (source: PromptSource): number =>
     source.kind === "embeds" ? source.text.shape[1] : maxSequenceLength;
   const sigmas = requestedSigmas(options);
@@ -120,6 +123,8 @@ export function parseFluxRequest(options: FluxGenerateOptions, traits: FluxTrait
     prompts,
     imagesPerPrompt,
     images,
+    width,
+    height,
     sizes,
     maxSequenceLength,
     textTokens: textTokens(positive),
@@ -139,6 +144,19 @@ function checkKnown(options: FluxGenerateOptions): void {
     !(KNOWN_OPTIONS as readonly string[]).includes(key)
   );
   if (unknown !== undefined) throw invalid(unknown, unknown, KNOWN_OPTIONS.join(", "));
+}
+
+/** Checks prompts to be encoded; throws `invalid_argument` naming the option. */
+export function parseEncodeRequest(
+  options: EncodePromptOptions,
+  traits: FluxTraits,
+): { source: PromptSource; maxSequenceLength: number } {
+  const known = ["prompt", "prompt2", "maxSequenceLength", "signal"];
+  const unknown = Object.keys(options).find((key) => !known.includes(key));
+  if (unknown !== undefined) throw invalid(unknown, unknown, known.join(", "));
+  const source = positiveSource(options, traits);
+  const { sequenceLength } = CALL_LIMITS;
+  return { source, maxSequenceLength: integer(options, "maxSequenceLength", 512, sequenceLength) };
 }
 
 function positiveSource(options: FluxGenerateOptions, traits: FluxTraits): PromptSource {
@@ -254,7 +272,10 @@ function exclude(field: string, value: unknown, other: string): void {
 }
 
 /** Sides in pixels, and the latents they make. */
-function requestedSizes(options: FluxGenerateOptions, traits: FluxTraits): LatentSizes {
+function requestedSizes(
+  options: FluxGenerateOptions,
+  traits: FluxTraits,
+): { width: number; height: number; sizes: LatentSizes } {
   const side = traits.defaultSide;
   const width = integer(options, "width", side, CALL_LIMITS.side);
   const height = integer(options, "height", side, CALL_LIMITS.side);
@@ -264,7 +285,8 @@ function requestedSizes(options: FluxGenerateOptions, traits: FluxTraits): Laten
   if (width * height > CALL_LIMITS.area) {
     throw invalid("width", `${width}x${height}`, `at most ${CALL_LIMITS.area} pixels`);
   }
-  return latentSizes({ width, height }, traits.scaleFactor, traits.inChannels);
+  const sizes = latentSizes({ width, height }, traits.scaleFactor, traits.inChannels);
+  return { width, height, sizes };
 }
 
 /** The noise levels before shifting: given, or evenly from 1 to 1 / steps. */

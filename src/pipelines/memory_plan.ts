@@ -35,10 +35,11 @@ export function checkArena(stages: readonly PlannedStage[], backend: Backend): v
   const { arenaBytes } = backend.limits;
   const tooLarge = stages.find((stage) => stage.plan.arenaBytes > arenaBytes);
   if (!tooLarge) return;
+  const isModulation = tooLarge.name.endsWith(".modulation");
   throw new HalftoneError("out_of_memory", `Cannot fit ${tooLarge.name} into memory`, {
-    field: "width",
+    field: isModulation ? "numInferenceSteps" : "width",
     found: `${tooLarge.plan.arenaBytes} bytes of intermediates`,
     expected: `at most ${arenaBytes} bytes on backend ${backend.name}`,
-    remedy: "Choose a smaller width and height",
+    remedy: isModulation ? "Choose fewer steps" : "Choose a smaller width and height",
   });
 }

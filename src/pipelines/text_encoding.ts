@@ -3,13 +3,19 @@
 import type { CLIPTextModel } from "../models/clip.ts";
 import type { T5EncoderModel } from "../models/t5.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
+import type { Shape } from "../tensor/shape.ts";
 import type { Component } from "./component.ts";
 import type { PromptSource } from "./flux_request.ts";
+import { concatenated } from "./latents.ts";
 import type { Stage, StageUse } from "./stage.ts";
 
 /** Turns a text into a fixed number of token ids, cut or padded. */
 export interface PromptTokenizer {
-  encode(text: string, options: { maxLength: number }): Int32Array;
+  encodeText(text: string, options: { maxLength: number }): {
+    readonly ids: Int32Array;
+    /** What was cut off; empty if nothing. */
+    readonly truncatedText: string;
+  };
 }
 
 /** A text encoder with its tokenizer. */
@@ -23,6 +29,12 @@ export interface TextEncoder<Model extends CLIPTextModel | T5EncoderModel> {
 export interface FluxTextEncoders {
   readonly clip: TextEncoder<CLIPTextModel>;
   readonly t5: TextEncoder<T5EncoderModel>;
+}
+
+/** How encoders are used. */
+export interface EncodeUse extends StageUse {
+  /** Told when a prompt is longer than an encoder reads. */
+  readonly onWarning: (message: string) => void;
 }
 
 /** What one prompt conditions the transformer with; equal prompts share the tensors. */
@@ -41,7 +53,7 @@ export async function encodeSources(
   sources: readonly PromptSource[],
   encoders: FluxTextEncoders | null,
   maxSequenceLength: number,
-  use: StageUse,
+  use: EncodeUse,
 ): Promise<PromptConditioning[][]> {
   const texts = sources.filter((source) => source.kind === "text");
   const clipPrompts = texts.flatMap((source) => source.clip);
@@ -61,13 +73,13 @@ export async function encodeSources(
 async function pooledByPrompt(
   encoder: TextEncoder<CLIPTextModel>,
   prompts: readonly string[],
-  use: StageUse,
+  use: EncodeUse,
 ): Promise<Map<string, HostTensor>> {
-  const { model } = encoder.component;
+  const { component: { model }, tokenizer } = encoder;
   const { hiddenSize, maxPositionEmbeddings } = model.config;
   const states = await statesByPrompt(encoder, prompts, maxPositionEmbeddings, use);
   return new Map([...states].map(([prompt, tensor]) => {
-    const ids = encoder.tokenizer.encode(prompt, { maxLength: maxPositionEmbeddings });
+    const { ids } = tokenizer.encodeText(prompt, { maxLength: maxPositionEmbeddings });
     const start = model.pooledRow(ids) * hiddenSize;
     const row = tensor.toFloat32().slice(start, start + hiddenSize);
     return [prompt, HostTensor.fromFloat32(row, [1, hiddenSize])];
@@ -79,19 +91,25 @@ async function statesByPrompt(
   { stage, tokenizer }: TextEncoder<CLIPTextModel | T5EncoderModel>,
   prompts: readonly string[],
   tokens: number,
-  use: StageUse,
+  use: EncodeUse,
 ): Promise<Map<string, HostTensor>> {
   const states = new Map<string, HostTensor>();
   if (prompts.length === 0) return states;
   await stage.run({ tokens }, use, async (program) => {
     for (const prompt of new Set(prompts)) {
-      const ids = tokenizer.encode(prompt, { maxLength: tokens });
+      const { ids, truncatedText } = tokenizer.encodeText(prompt, { maxLength: tokens });
+      if (truncatedText) use.onWarning(cutWarning(stage.name, tokens, truncatedText));
       program.write("ids", HostTensor.fromInt32(ids));
       await program.run({ signal: use.signal });
       states.set(prompt, program.read("states"));
     }
   });
   return states;
+}
+
+function cutWarning(encoder: string, tokens: number, cut: string): string {
+  const text = cut.length > 100 ? `${cut.slice(0, 100)}...` : cut;
+  return `${encoder} reads ${tokens} tokens; this part of the prompt was cut: "${text}"`;
 }
 
 /** Given embeddings, one conditioning per row. */
@@ -107,4 +125,19 @@ export function splitEmbeds(text: HostTensor, pooled: HostTensor): PromptConditi
     ),
     pooled: HostTensor.fromFloat32(vectors.slice(row * width, (row + 1) * width), [1, width]),
   }));
+}
+
+/** The reverse of `splitEmbeds`. */
+export function joinEmbeds(conditionings: readonly PromptConditioning[]): {
+  promptEmbeds: HostTensor;
+  pooledPromptEmbeds: HostTensor;
+} {
+  const batch = conditionings.length;
+  const join = (tensors: HostTensor[], shape: Shape): HostTensor =>
+    HostTensor.fromFloat32(concatenated(tensors.map((tensor) => tensor.toFloat32())), shape);
+  const [{ text, pooled }] = conditionings;
+  return {
+    promptEmbeds: join(conditionings.map((one) => one.text), [batch, ...text.shape]),
+    pooledPromptEmbeds: join(conditionings.map((one) => one.pooled), [batch, pooled.shape[1]]),
+  };
 }

@@ -7,6 +7,7 @@ import { createReferenceBackend } from "../../src/backends/reference/mod.ts";
 import type { Backend, Program } from "../../src/backends/backend.ts";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
 import type { FluxGenerateOptions, FluxPipelineOptions } from "../../src/pipelines/flux_options.ts";
+import { parseQuantizeFlags } from "../../src/quantization/formats.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../../src/tensor/random.ts";
 import { readGolden, relativeError } from "./goldens.ts";
@@ -318,6 +319,44 @@ test("a picture too large for the backend is refused before anything runs", asyn
   await assert.rejects(pipe.generate({ ...CALL, width: 512, height: 512 }), {
     code: "out_of_memory",
   });
+});
+
+test("encoded prompts are those of Diffusers and serve in place of the prompts", async () => {
+  const { tensors, options } = readGolden("schnell");
+  await using pipe = await open();
+  const { prompt, maxSequenceLength } = options as { prompt: string; maxSequenceLength: number };
+  const embeddings = await pipe.encodePrompt({ prompt, maxSequenceLength });
+  const expected = tensors.get("prompt_embeds")!;
+  assert.deepEqual(embeddings.promptEmbeds.shape, expected.shape);
+  const found = embeddings.promptEmbeds.toFloat32();
+  assert.ok(relativeError(found, expected.toFloat32()) < 1e-5);
+  const { prompt: _, ...rest } = CALL;
+  const fromEmbeds = await pipe.generate({ ...rest, ...embeddings });
+  const fromPrompt = await pipe.generate({ ...CALL, prompt, maxSequenceLength });
+  assert.deepEqual(fromEmbeds.latents.bytes, fromPrompt.latents.bytes);
+  const batch = await pipe.encodePrompt({ prompt: [prompt, "a"], maxSequenceLength });
+  assert.deepEqual(batch.promptEmbeds.shape, [2, 16, 32]);
+  assert.deepEqual(batch.pooledPromptEmbeds.shape, [2, 32]);
+  await assert.rejects(pipe.encodePrompt({ prompt: 5 as unknown as string }), {
+    code: "invalid_argument",
+  });
+});
+
+test("odd sizes, cut prompts and unknown components are warned of", async () => {
+  const warnings: string[] = [];
+  await using pipe = await open({
+    onWarning: (message) => warnings.push(message),
+    quantizationConfig: parseQuantizeFlags(["refiner=bitsandbytes:nf4"]),
+  });
+  assert.match(warnings.pop()!, /refiner/);
+  await pipe.generate({ ...CALL, width: 18, height: 11 });
+  assert.deepEqual(warnings.splice(0), ["Sides must be divisible by 4: 18x11 comes out as 16x8"]);
+  await pipe.generate({ ...CALL, prompt: `a red star and ${"more ".repeat(100)}words` });
+  assert.deepEqual(warnings.map((warning) => warning.split(" ")[0]), [
+    "text_encoder",
+    "text_encoder_2",
+  ]);
+  assert.match(warnings[0], /reads 77 tokens; this part of the prompt was cut: "more more/);
 });
 
 test("a disposed pipeline frees its weights and refuses calls", async () => {
