@@ -5,6 +5,7 @@ export type ErrorCode =
   | "invalid_argument" // a call or option that cannot be meant
   | "invalid_config" // a config.json that is malformed or absurd
   | "invalid_safetensors" // a safetensors file that breaks the format
+  | "invalid_gguf" // a GGUF file that breaks the format
   | "unsupported_file" // pickle, zip, gzip and other containers we refuse
   | "unsupported" // a known feature that this version lacks
   | "missing_file"
