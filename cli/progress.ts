@@ -43,7 +43,7 @@ class BarProgress implements Progress {
     this.close();
     this.#stage = stage;
     this.#bar = new cliProgress.SingleBar({
-      format: `${stage.padEnd(8)} {bar} {value}/{total} ${unit}, {duration_formatted}`,
+      format: `${stage.padEnd(27)} {bar} {value}/{total} ${unit}, {duration_formatted}`,
       barCompleteChar: "=",
       barIncompleteChar: "-",
       hideCursor: true,
