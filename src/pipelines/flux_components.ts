@@ -15,7 +15,7 @@ import { FlowMatchEulerDiscreteScheduler } from "../schedulers/flow_match_euler.
 import { type Component, type ComponentModel, openComponent } from "./component.ts";
 import type { PromptTokenizer } from "./text_encoding.ts";
 import { loadClipTokenizer, loadT5Tokenizer } from "./tokenizer_files.ts";
-import type { FluxTraits } from "./flux_request.ts";
+import type { FluxTraits } from "./call_checks.ts";
 
 /** A text encoder and the tokenizer that feeds it. */
 export interface TextPart<Model extends ComponentModel> {
@@ -122,6 +122,12 @@ export function fluxComponentList(components: FluxComponents): Component[] {
   const { clip, t5, transformer, vae } = components;
   return [clip?.component, t5?.component, transformer, vae]
     .filter((component) => component !== undefined);
+}
+
+/** Bytes of all weights in their formats. */
+export function storedBytes(components: FluxComponents): number {
+  return fluxComponentList(components)
+    .reduce((sum, { weights }) => sum + weights.memory().resident, 0);
 }
 
 /** What checks of a call must know of the models. */

@@ -4,9 +4,9 @@ import type { Backend } from "../backends/backend.ts";
 import { HalftoneError } from "../errors.ts";
 import { planText } from "../plan/print.ts";
 import type { FluxComponents } from "./flux_components.ts";
-import { fluxComponentList, fluxTraits } from "./flux_components.ts";
+import { fluxComponentList, fluxTraits, storedBytes } from "./flux_components.ts";
 import type { MemoryReport } from "./flux_options.ts";
-import { CALL_LIMITS } from "./flux_request.ts";
+import { CALL_LIMITS } from "./call_checks.ts";
 import { type FluxStages, planStages, sizedStages } from "./flux_stages.ts";
 import { latentSizes } from "./latents.ts";
 import { plannedMemory } from "./memory_plan.ts";
@@ -122,11 +122,6 @@ export function describeRun(
     planHash: combinedHash(planned.map(({ plan }) => plan.hash)),
     memory: { stored: storedBytes(components), ...plannedMemory(planned) },
   };
-}
-
-function storedBytes(components: FluxComponents): number {
-  return fluxComponentList(components)
-    .reduce((sum, { weights }) => sum + weights.memory().resident, 0);
 }
 
 function bounded(field: string, value: number, minimum: number, maximum: number): number {

@@ -6,6 +6,7 @@ import { Graph } from "../ops/graph.ts";
 import { buildPlan } from "../plan/build.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { Component } from "./component.ts";
+import type { LoadProgress } from "./flux_options.ts";
 import type { StageClock } from "./stage_clock.ts";
 
 /** Plans kept per stage; a plan is small, but the tables of its positions are not. */
@@ -17,7 +18,7 @@ export type StageSizes = Readonly<Record<string, number>>;
 /** How a stage is used. */
 export interface StageUse {
   readonly signal?: AbortSignal;
-  readonly onProgress?: (done: number, total: number) => void;
+  readonly onProgress?: (progress: LoadProgress) => void;
 }
 
 /** One forward of a component. */
@@ -75,9 +76,13 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
   async load(sizes: Sizes, use: StageUse = {}): Promise<void> {
     if (this.#weights) return;
     const { weights } = this.plan(sizes);
+    const { source } = this.component.weights;
+    const { signal, onProgress } = use;
+    const report = (done: number, total: number): void =>
+      onProgress?.({ stage: this.name, done, total });
     this.#weights = await this.#clock.measure(
       "load",
-      () => this.#backend.loadWeights(weights, this.component.weights.source, use),
+      () => this.#backend.loadWeights(weights, source, { signal, onProgress: report }),
     );
   }
 

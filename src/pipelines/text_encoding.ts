@@ -5,7 +5,7 @@ import type { T5EncoderModel } from "../models/t5.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Component } from "./component.ts";
-import type { PromptSource } from "./flux_request.ts";
+import type { PromptSource } from "./prompt_source.ts";
 import { concatenated } from "./latents.ts";
 import type { Stage, StageUse } from "./stage.ts";
 

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { FluxGenerateOptions } from "../../src/pipelines/flux_options.ts";
-import { type FluxTraits, parseFluxRequest } from "../../src/pipelines/flux_request.ts";
+import type { FluxTraits } from "../../src/pipelines/call_checks.ts";
+import { parseFluxRequest } from "../../src/pipelines/flux_request.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../../src/tensor/random.ts";
 
