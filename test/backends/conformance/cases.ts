@@ -4,6 +4,7 @@ import type { Backend, Program } from "../../../src/backends/backend.ts";
 import { Graph, type Tensor } from "../../../src/ops/graph.ts";
 import type { OpName } from "../../../src/ops/op_table.ts";
 import { buildPlan } from "../../../src/plan/build.ts";
+import type { Plan } from "../../../src/plan/plan.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
 import type { Shape } from "../../../src/tensor/shape.ts";
 import { type BudgetName, ERROR_BUDGETS } from "../error_budgets.ts";
@@ -39,13 +40,9 @@ export interface Discrepancy {
   readonly nonFinite: number;
 }
 
-/** Builds, loads and compiles a case; the caller releases. */
-export async function prepare(
-  backend: Backend,
-  testCase: ConformanceCase,
-): Promise<{ program: Program; release: () => Promise<void> }> {
-  const weights = testCase.weights ?? new TestWeights();
-  const graph = new Graph(testCase.name, weights);
+/** The plan of a case, its ops as they were captured. */
+export function planCase(backend: Backend, testCase: ConformanceCase): Plan {
+  const graph = new Graph(testCase.name, testCase.weights ?? new TestWeights());
   const tensors = Object.fromEntries(
     Object.entries(testCase.inputs).map(([name, tensor]) => [
       name,
@@ -53,28 +50,35 @@ export async function prepare(
     ]),
   );
   graph.output("output", testCase.build(graph, tensors));
-  const plan = buildPlan(graph, { supports: (op) => backend.supports(op), fuse: false });
-  const loaded = await backend.loadWeights(plan.weights, weights);
-  const program = await backend.compile(plan, loaded);
-  for (const [name, tensor] of Object.entries(testCase.inputs)) program.write(name, tensor);
-  return {
-    program,
-    release: () => {
-      program.release();
-      return loaded.release();
-    },
-  };
+  return buildPlan(graph, { supports: (op) => backend.supports(op), fuse: false });
+}
+
+/** Runs a plan of a case once and lets `read` look at the program. */
+export async function runPlanOfCase<Result>(
+  backend: Backend,
+  testCase: ConformanceCase,
+  plan: Plan,
+  inputs: Iterable<readonly [string, HostTensor]>,
+  read: (program: Program) => Result,
+): Promise<Result> {
+  const source = testCase.weights ?? new TestWeights();
+  const weights = await backend.loadWeights(plan.weights, source);
+  const program = await backend.compile(plan, weights);
+  try {
+    for (const [name, tensor] of inputs) program.write(name, tensor);
+    await program.run();
+    return read(program);
+  } finally {
+    program.release();
+    await weights.release();
+  }
 }
 
 /** The output of a case on a backend. */
-export async function runCase(backend: Backend, testCase: ConformanceCase): Promise<HostTensor> {
-  const { program, release } = await prepare(backend, testCase);
-  try {
-    await program.run();
-    return program.read("output");
-  } finally {
-    await release();
-  }
+export function runCase(backend: Backend, testCase: ConformanceCase): Promise<HostTensor> {
+  const plan = planCase(backend, testCase);
+  const inputs = Object.entries(testCase.inputs);
+  return runPlanOfCase(backend, testCase, plan, inputs, (program) => program.read("output"));
 }
 
 /** Compares a result with its expectation. */

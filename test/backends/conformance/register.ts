@@ -3,8 +3,36 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { Backend } from "../../../src/backends/backend.ts";
-import { type ConformanceCase, judge, runCase } from "./cases.ts";
+import { type ConformanceCase, judge, planCase, runCase, runPlanOfCase } from "./cases.ts";
+import { guardPlan } from "./guarded.ts";
 import { FAMILIES, type Subject } from "./suite.ts";
+
+/** Registers one test that runs every case between guard zones, in memory that starts as NaN. */
+export function registerGuardZones(subject: Subject): void {
+  test(`${subject.name}: no op reads or writes outside its operands`, async () => {
+    const backend = await subject.create();
+    try {
+      const cases = Object.values(FAMILIES).flatMap((family) => family());
+      const asked = cases.filter((testCase) => !subject.skip?.(testCase));
+      const failures: string[] = [];
+      for (const testCase of asked) failures.push(...await guardFailures(backend, testCase));
+      assert.equal(failures.length, 0, describeFailures(failures, asked.length));
+    } finally {
+      await backend.close();
+    }
+  });
+}
+
+async function guardFailures(backend: Backend, testCase: ConformanceCase): Promise<string[]> {
+  const { plan, poison, zones } = guardPlan(planCase(backend, testCase));
+  const inputs = [...poison, ...Object.entries(testCase.inputs)];
+  return await runPlanOfCase(backend, testCase, plan, inputs, (program) => {
+    const failure = judge(testCase, program.read("output"));
+    const broken = zones.filter((zone) => !program.read(zone).toFloat32().every(Number.isNaN));
+    const messages = broken.map((zone) => `${testCase.op}: ${testCase.name}: ${zone} is written`);
+    return failure ? [`in NaN memory: ${failure}`, ...messages] : messages;
+  });
+}
 
 /** How many failures of a family are shown. */
 const SHOWN = 12;
