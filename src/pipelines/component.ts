@@ -22,8 +22,8 @@ export interface ComponentOptions {
   readonly variant?: string;
   /** How to quantize it while it loads. */
   readonly quantizationConfig?: QuantizationConfig;
-  /** Told when the checkpoint's own quantization wins over the caller's. */
-  readonly onWarning: (message: string) => void;
+  /** Told when the checkpoint's own quantization wins over the caller's; console.warn by default. */
+  readonly onWarning?: (message: string) => void;
 }
 
 /** A model and its checkpoint. */
