@@ -3,6 +3,7 @@
 import { Command } from "commander";
 import { dequantizeCommand } from "./commands/dequantize.ts";
 import { doctorCommand } from "./commands/doctor.ts";
+import { formatsCommand } from "./commands/formats.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { planCommand } from "./commands/plan.ts";
@@ -21,6 +22,7 @@ export function createProgram(): Command {
     dequantizeCommand(),
     inspectCommand(),
     planCommand(),
+    formatsCommand(),
     doctorCommand(),
     serveCommand(),
   ];

@@ -28,6 +28,8 @@ export interface QuantizationConfig {
 /** What a checkpoint must offer; `Checkpoint` of src/io does. */
 export interface TensorReader {
   readonly entries: ReadonlyMap<string, TensorHeader>;
+  /** The text pairs of the files' headers; torchao says there what each weight is. */
+  readonly metadata?: Readonly<Record<string, string>>;
   /** `packed`: the type is only a view of packed codes, which may look like NaN. */
   read(name: string, options?: { shared?: boolean; packed?: boolean }): Promise<HostTensor>;
 }
@@ -38,6 +40,15 @@ export interface TensorHeader {
   readonly shape: Shape;
   /** The file, for messages. */
   readonly file?: string;
+}
+
+/** A tensor of the source, and whether it is written quantized: what a file's metadata may speak of. */
+export interface WrittenTensor {
+  readonly name: string;
+  /** Its type before quantizing. */
+  readonly dtype: DType;
+  readonly shape: Shape;
+  readonly quantized: boolean;
 }
 
 /** A tensor of a library's state dict. */
@@ -51,6 +62,8 @@ export interface EncodedWeight {
   readonly tensor: QuantizedTensor;
   /** The type of the dense weight it was made from. */
   readonly dtype: DType;
+  /** What its library calls the way it is stored, where it knows several. */
+  readonly form?: string;
   /** Tensors, by what follows the module's name, to be written as they were read. */
   readonly verbatim?: ReadonlyMap<string, HostTensor>;
 }
@@ -60,10 +73,18 @@ export interface Quantizer {
   readonly config: QuantizationConfig;
   /** Whether a linear layer (its dotted module name) stays dense. */
   skips(module: string): boolean;
-  /** How a dense weight of this shape will be stored; null where the method leaves such a shape dense. */
-  describe(shape: Shape): WeightInfo | null;
+  /**
+   * How a dense weight of this shape and type (float32 when absent) will be stored; null where the
+   * method leaves such a shape dense.
+   */
+  describe(shape: Shape, dtype?: DType): WeightInfo | null;
   /** Quantizes a dense matrix. */
   quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight>;
+  /**
+   * The weight that a tensor of a checkpoint holds, where the library stores it under another name
+   * (torchao: X._weight_qdata is X.weight). The names are the same when this is absent.
+   */
+  weightOf?(tensor: string, checkpoint: TensorReader): string;
   /** Whether this tensor of a checkpoint only accompanies a quantized weight. */
   isCompanion(name: string, checkpoint: TensorReader): boolean;
   /** Whether the checkpoint holds this weight quantized by the method. */
@@ -74,6 +95,10 @@ export interface Quantizer {
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight>;
   /** The library's tensors of a weight, in the order of its state dict. */
   write(name: string, weight: EncodedWeight): NamedTensor[];
+  /** The dense weight in its own type, where the library does not compute it in float32. */
+  dequantize?(weight: EncodedWeight): HostTensor;
+  /** What the library puts into the header of the weights' files. */
+  fileMetadata?(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>>;
 }
 
 /** What a quantizer must know of the component. */
@@ -84,11 +109,23 @@ export interface QuantizerTarget {
   readonly keepInFloat32: readonly string[];
 }
 
+/** What can be done with a format. */
+export interface FormatCapabilities {
+  /** Dense weights are quantized while they load. */
+  readonly onTheFly: boolean;
+  /** What the method's library wrote is read. */
+  readonly load: boolean;
+  /** What the method's library reads is written. */
+  readonly save: boolean;
+}
+
 /** A `METHOD:FORMAT` of the command line. */
 export interface MethodFormat {
   readonly name: string;
   readonly description: string;
   config(): QuantizationConfig;
+  /** What cannot be done with it, by a false; everything can when absent. */
+  readonly capabilities?: Partial<FormatCapabilities>;
 }
 
 /** A method: what `auto.ts` lists. */

@@ -25,6 +25,7 @@ const OPTIONS: Readonly<Record<string, readonly string[]>> = {
   dequantize: ["--dtype"],
   inspect: ["--json"],
   plan: [...SIZE, ...MODEL, "--text", "--json"],
+  formats: ["--json"],
   doctor: ["--json"],
   serve: [...MODEL, "--host", "--port", "--token", "--queue"],
 };
