@@ -90,11 +90,12 @@ export function reduce(kind: OpAttributes["reduce"]["kind"], row: readonly numbe
 /** a [m, k] times b [n, k] transposed. */
 export function product(a: Matrix, b: Matrix): Float64Array {
   const out = new Float64Array(a.rows * b.rows);
+  const x = Float64Array.from(a.data), w = Float64Array.from(b.data); // of one kind, so fast
   for (let i = 0; i < a.rows; i++) {
     for (let j = 0; j < b.rows; j++) {
-      for (let l = 0; l < a.columns; l++) {
-        out[i * b.rows + j] += a.data[i * a.columns + l] * b.data[j * a.columns + l];
-      }
+      let sum = 0;
+      for (let l = 0; l < a.columns; l++) sum += x[i * a.columns + l] * w[j * a.columns + l];
+      out[i * b.rows + j] = sum;
     }
   }
   return out;
@@ -208,13 +209,14 @@ export function attention(
   const { heads, scale, causal } = attributes;
   const d = q.columns / heads;
   const out = new Float64Array(q.rows * q.columns);
+  const [qData, kData, vData] = [q, k, v].map((matrix) => Float64Array.from(matrix.data));
   for (let h = 0; h < heads; h++) {
     for (let i = 0; i < q.rows; i++) {
       const scores: number[] = [];
       for (let j = 0; j < k.rows; j++) {
         let dot = 0;
         for (let c = h * d; c < (h + 1) * d; c++) {
-          dot += q.data[i * q.columns + c] * k.data[j * k.columns + c];
+          dot += qData[i * q.columns + c] * kData[j * k.columns + c];
         }
         const masked = causal && j > i;
         scores.push(
@@ -226,7 +228,7 @@ export function attention(
       const total = powers.reduce((sum, power) => sum + power, 0);
       for (let c = h * d; c < (h + 1) * d; c++) {
         powers.forEach((power, j) => {
-          out[i * q.columns + c] += power / total * v.data[j * v.columns + c];
+          out[i * q.columns + c] += power / total * vData[j * v.columns + c];
         });
       }
     }
