@@ -70,6 +70,10 @@ impl Context {
             return !self.must_stop();
         }
         let generation = self.word(GENERATION).load(SeqCst);
+        // A worker that died before this load will not change the generation again.
+        if self.word(DEAD).load(SeqCst) != 0 {
+            return false;
+        }
         if self.word(ARRIVED).fetch_add(1, SeqCst) + 1 == self.threads as u32 {
             self.open_barrier();
         } else {

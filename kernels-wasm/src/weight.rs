@@ -51,6 +51,9 @@ pub struct Weight {
     offset: Scale,
 }
 
+/// As many words as the host writes; src/backends/wasm/weight_layout.ts, DESCRIPTOR_WORDS.
+const _: () = assert!(core::mem::size_of::<Weight>() == 33 * 4);
+
 #[inline(always)]
 fn half_to_float(h: u32) -> f32 {
     // The exponent is rebased by a multiplication, which also makes subnormals exact.

@@ -21,7 +21,7 @@ const RUST = new URL("../../kernels-wasm/src/", import.meta.url);
 /** The numbers of a Rust file's constants, by their names in camel case. */
 function rustConstants(file: string): Map<string, number> {
   const text = readFileSync(new URL(file, RUST), "utf8");
-  const found = text.matchAll(/^const ([A-Z_]+): (?:usize|u32) = (\d+);$/gm);
+  const found = text.matchAll(/^const ([A-Z0-9_]+): (?:usize|u32) = (\d+);$/gm);
   const camel = (name: string) =>
     name.toLowerCase().replace(/_[a-z0-9]/g, (match) => match[1].toUpperCase());
   return new Map([...found].map(([, name, value]) => [camel(name), Number(value)]));
