@@ -8,6 +8,7 @@ const CHECKS: readonly (readonly [name: string, ...command: string[]])[] = [
   ["types", "check", "--quiet", "."],
   ["import directions", "run", "-A", "tools/check_imports.ts"],
   ["generated files", "run", "-A", "tools/check_generated.ts"],
+  ["WebAssembly modules", "run", "-A", "tools/check_wasm_fresh.ts"],
   ["texts", "run", "-A", "tools/check_texts.ts"],
   ["documentation", "doc", "--lint", "--quiet", "mod.ts"],
   ["package", "publish", "--dry-run", "--allow-dirty", "--quiet"],
