@@ -4,11 +4,11 @@ import { HalftoneError } from "../errors.ts";
 import type { Backend } from "./backend.ts";
 import { createReferenceBackend } from "./reference/mod.ts";
 
-/** The backends there are. */
-export const BACKEND_NAMES = ["reference", "wasm"] as const;
-
 /** The backends by name; "auto" takes the fastest that starts here. */
-export type BackendName = "auto" | typeof BACKEND_NAMES[number];
+export type BackendName = "auto" | "reference" | "wasm";
+
+/** The backends there are. */
+export const BACKEND_NAMES: readonly Exclude<BackendName, "auto">[] = ["reference", "wasm"];
 
 /** What a caller may ask of a backend. */
 export interface BackendOptions {
