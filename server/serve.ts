@@ -36,23 +36,32 @@ export interface RunningEndpoint {
 
 const MIN_TOKEN_LENGTH = 8;
 
-/** Starts the endpoint. Throws `invalid_argument` for an address that would be open to others. */
+/** Starts the endpoint. Throws `invalid_argument` for an address that is taken or open to others. */
 export function startEndpoint(options: ServeOptions): RunningEndpoint {
+  const { hostname, queueLength = DEFAULT_LIMITS.queueLength } = options;
   refuseOpenAddress(options);
-  const ready = options.load();
-  ready.catch(() => {}); // the caller awaits it too; until then a failure must not end the process
-  const queue = new JobQueue(options.queueLength ?? DEFAULT_LIMITS.queueLength);
-  const app = createApp(new ServerState(queue, ready), {
+  refuseNegative("--queue", queueLength);
+  const loading = Promise.withResolvers<PictureMaker>();
+  const queue = new JobQueue(queueLength);
+  const app = createApp(new ServerState(queue, loading.promise), {
     ...(options.token === undefined ? {} : { token: options.token }),
     ...(options.onError === undefined ? {} : { onError: options.onError }),
-    allowedHosts: isLoopback(options.hostname) ? "loopback" : "any",
+    allowedHosts: isLoopback(hostname) ? "loopback" : "any",
   });
   const server = listen(options, (request) => app.fetch(request));
+  // Only now: a model that loads for an address that is taken would keep the process alive.
+  options.load().then(loading.resolve, loading.reject);
   return {
-    url: `http://${urlHost(options.hostname)}:${server.port}`,
-    ready,
-    drain: (graceSeconds) => drain(queue, server, ready, graceSeconds),
+    url: `http://${urlHost(hostname)}:${server.port}`,
+    ready: loading.promise,
+    drain: (graceSeconds) => drain(queue, server, loading.promise, graceSeconds),
   };
+}
+
+function refuseNegative(field: string, found: number): void {
+  if (found >= 0) return;
+  const detail = { field, found, expected: "a number of at least 0" };
+  throw new HalftoneError("invalid_argument", "Cannot serve with this option", detail);
 }
 
 function refuseOpenAddress({ hostname, token }: ServeOptions): void {

@@ -40,7 +40,7 @@ async function plan(options: PlanOptions, signal: AbortSignal): Promise<void> {
   const path = await modelPath(options.model);
   const { guidanceScale: _, ...defaults } = await readGenerationDefaults(path);
   const report = await FluxPipeline.describe(path, {
-    ...pipelineOptions(options),
+    ...await pipelineOptions(options, path),
     ...defaults,
     ...given({
       width: options.width,

@@ -9,6 +9,7 @@ import type { PipelineQuantizationConfig } from "../../src/quantization/pipeline
 import type { QuantizationConfig } from "../../src/quantization/quantizer.ts";
 import { statPath } from "../../src/runtime/files.ts";
 import { writeText } from "../../src/runtime/system.ts";
+import { requireComponents } from "../components.ts";
 import { convertModel } from "../convert_model.ts";
 import { interruptible } from "../interrupt.ts";
 import { modelOfConfig } from "../model_classes.ts";
@@ -70,13 +71,8 @@ function chosenComponents(
   names: readonly string[],
   config: PipelineQuantizationConfig,
 ): string[] {
-  const [unknown] = config.unknownComponents(names);
-  if (unknown === undefined) return names.filter((name) => config.resolve(name) !== undefined);
-  throw new HalftoneError("invalid_argument", "Cannot quantize a component that is not there", {
-    field: "--quantize",
-    found: unknown,
-    expected: names.join(", "),
-  });
+  requireComponents(config, names);
+  return names.filter((name) => config.resolve(name) !== undefined);
 }
 
 function singleConfig(flags: readonly string[]): QuantizationConfig {

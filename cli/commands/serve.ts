@@ -7,6 +7,7 @@ import {
   onInterrupt,
   writeText,
 } from "../../src/runtime/system.ts";
+import { isHubId } from "../../src/io/resolve_model.ts";
 import { nameOf } from "../../src/runtime/files.ts";
 import type { PictureMaker } from "../../server/picture_maker.ts";
 import { type RunningEndpoint, startEndpoint } from "../../server/serve.ts";
@@ -15,6 +16,7 @@ import { EXIT, failureOf } from "../failure.ts";
 import { readGenerationDefaults } from "../generation_defaults.ts";
 import { modelPath } from "../model_path.ts";
 import { addModelOptions, integer, type ModelOptions } from "../options.ts";
+import { pipelineOptions } from "../pipeline.ts";
 import { createProgress } from "../progress.ts";
 
 interface ServeOptions extends ModelOptions {
@@ -63,9 +65,10 @@ async function serve(options: ServeOptions): Promise<void> {
 async function load(options: ServeOptions, signal: AbortSignal): Promise<PictureMaker> {
   const progress = createProgress();
   const path = await modelPath(options.model);
-  const model = options.model ?? nameOf(path);
+  const model = publicName(options.model, path);
   const { backend, threads, strict, dtype, quantize } = options;
   const defaults = await readGenerationDefaults(path);
+  await pipelineOptions(options, path); // what is wrong with them is better said from here
   const maker = await startWorkerMaker({
     setup: { path, model, defaults, backend, threads, strict, dtype, quantize },
     signal,
@@ -74,6 +77,11 @@ async function load(options: ServeOptions, signal: AbortSignal): Promise<Picture
   progress.close();
   say(`ready: ${model}`);
   return maker;
+}
+
+/** A Hub id as it is; of a folder only its name, because clients need not know where it lies. */
+function publicName(model: string | undefined, path: string): string {
+  return model !== undefined && isHubId(model) ? model : nameOf(path.replace(/[/\\]+$/, ""));
 }
 
 /** Resolves on the first signal to end; the second ends the process. */
