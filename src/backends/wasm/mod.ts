@@ -29,7 +29,8 @@ const MOST_THREADS = 16;
 const GIBIBYTE = 1024 ** 3;
 /** 32-bit memory, less what tapes, scratch and the module itself take. */
 const ADDRESSABLE_BYTES = 4 * GIBIBYTE - 64 * 1024 * 1024;
-const DEFAULT_RESIDENT_BYTES = 2.5 * GIBIBYTE;
+/** Leaves room for the intermediates of FLUX.1's decoder at 1024x1024, 2.0 GiB. */
+const DEFAULT_RESIDENT_BYTES = 1.75 * GIBIBYTE;
 
 /** Options of the wasm backend. */
 export interface WasmBackendOptions {
