@@ -250,6 +250,37 @@ function scaleLayout(scale: BlockScale, blocks: number): ScaleLayout {
     : { kind: "coded", bits, value, superGroupSize: groups, superDtype: "float16" };
 }
 
+/** The type whose blocks a layout can be written as; null when there is none. */
+export function ggufTypeOfLayout(layout: QuantizedLayout): GgufBlockType | null {
+  const types = Object.keys(GGUF_BLOCKS) as GgufBlockType[];
+  return types.find((type) => isLayoutOf(GGUF_BLOCKS[type], layout)) ?? null;
+}
+
+function isLayoutOf(block: GgufBlock, layout: QuantizedLayout): boolean {
+  return block.bits === layout.bits && block.groupSize === layout.groupSize &&
+    isSameValue(block.value, layout.value) && isScaleOf(block.scale, layout.scale) &&
+    isScaleOf(block.offset, layout.offset);
+}
+
+function isScaleOf(scale: BlockScale | null, layout: ScaleLayout | null): boolean {
+  if (scale === null || layout === null) return scale === layout;
+  if (scale.kind === "float" || layout.kind === "float") {
+    return scale.kind === layout.kind && layout.kind === "float" && layout.dtype === "float16" &&
+      layout.multiplier === undefined;
+  }
+  const { superGroupSize, superDtype } = layout;
+  return scale.bits === layout.bits && isSameValue(scale.value, layout.value) &&
+    (scale.superAt === null
+      ? superDtype === "float32"
+      : superDtype === "float16" && superGroupSize === scale.groups);
+}
+
+function isSameValue(a: CodeValue, b: CodeValue): boolean {
+  if (a.kind === "integer") return b.kind === "integer" && a.zeroPoint === b.zeroPoint;
+  return b.kind === "table" && a.table.length === b.table.length &&
+    a.table.every((value, code) => Object.is(value, b.table[code]));
+}
+
 /** The super scale of formats that have none. */
 export function unitScale(): HostTensor {
   return new HostTensor("float32", [1], fromFloat32("float32", Float32Array.of(1)));

@@ -8,6 +8,7 @@ import {
   GGUF_BLOCKS,
   type GgufBlock,
   ggufLayout,
+  ggufTypeOfLayout,
   unitScale,
 } from "./gguf_blocks.ts";
 import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
@@ -113,10 +114,7 @@ export function encodeBlocks(type: GgufBlockType, tensor: QuantizedTensor): Uint
 }
 
 function checkLayout(type: GgufBlockType, { layout }: QuantizedTensor): void {
-  const { bits, groupSize, scale, offset } = GGUF_BLOCKS[type];
-  const fits = layout.bits === bits && layout.groupSize === groupSize &&
-    layout.scale.kind === scale.kind && layout.offset?.kind === offset?.kind;
-  if (fits) return;
+  if (ggufTypeOfLayout(layout) === type) return;
   throw new HalftoneError("unsupported", `Cannot write another layout as ${type}`);
 }
 

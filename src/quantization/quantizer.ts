@@ -8,6 +8,7 @@ import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
+import type { GgufBlockType } from "./gguf_types.ts";
 import type { Pause } from "./pause.ts";
 import type { JsonValue } from "./python_json.ts";
 import type { QuantizedTensor } from "./quantized_tensor.ts";
@@ -40,6 +41,8 @@ export interface TensorHeader {
   readonly shape: Shape;
   /** The file, for messages. */
   readonly file?: string;
+  /** The blocks of a GGUF tensor; its type is uint8 then and its rows count bytes. */
+  readonly ggufType?: GgufBlockType;
 }
 
 /** A tensor of the source, and whether it is written quantized: what a file's metadata may speak of. */
@@ -55,6 +58,8 @@ export interface WrittenTensor {
 export interface NamedTensor {
   readonly name: string;
   readonly tensor: HostTensor;
+  /** The blocks that a GGUF file is to hold; the tensor is uint8 then. */
+  readonly ggufType?: GgufBlockType;
 }
 
 /** A quantized matrix with what its library stores beside it, so that nothing is lost on writing. */
@@ -75,9 +80,9 @@ export interface Quantizer {
   skips(module: string): boolean;
   /**
    * How a dense weight of this shape and type (float32 when absent) will be stored; null where the
-   * method leaves such a shape dense.
+   * method leaves such a shape dense. The name matters to methods that mix formats.
    */
-  describe(shape: Shape, dtype?: DType): WeightInfo | null;
+  describe(shape: Shape, dtype?: DType, name?: string): WeightInfo | null;
   /** Quantizes a dense matrix. */
   quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight>;
   /**
