@@ -9,6 +9,7 @@
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments, clippy::needless_range_loop)]
 
 mod attention;
+mod codes;
 mod control;
 mod convolution;
 mod elementwise;

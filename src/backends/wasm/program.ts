@@ -5,16 +5,14 @@ import { contiguousStrides } from "../../tensor/shape.ts";
 import { HostTensor } from "../../tensor/host_tensor.ts";
 import type { ActivationOperand, Plan } from "../../plan/plan.ts";
 import type { Program } from "../backend.ts";
-import { descriptorBytes, encodePlan, measurePlan, type Placement } from "./encode.ts";
+import { descriptorBytes, encodePlan, measurePlan } from "./encode.ts";
 import type { Engine, PlacedTape } from "./engine.ts";
 import { mergeAxes } from "./operand_view.ts";
-import { aligned } from "./region_allocator.ts";
-import { planSlots, segmentCopies, segmentOfSteps, type SlotPlan } from "./residency_plan.ts";
-import { TAPE_OPCODE } from "./tape_writer.ts";
-import { describeMatrix, describeWeight, DESCRIPTOR_WORDS } from "./weight_layout.ts";
+import { aligned, type RegionAllocator, type RegionUse } from "./region_allocator.ts";
+import { planSlots, segmentCopies, type SlotPlan } from "./residency_plan.ts";
+import { WeightPlacer } from "./weight_placer.ts";
 import type { WasmWeightSet } from "./weight_set.ts";
 
-const DESCRIPTOR_BYTES = DESCRIPTOR_WORDS * 4;
 /** Words of a segment mark on the tape. */
 const MARK_WORDS = 4;
 
@@ -49,12 +47,65 @@ export function totalProgramBytes(bytes: ProgramBytes): number {
     .reduce((sum, region) => sum + Math.max(aligned(region), aligned(1)), 0);
 }
 
+/** The regions of a program in memory. */
+class ProgramRegions {
+  readonly arena: number;
+  readonly descriptors: number;
+  readonly stepScratch: number;
+  readonly tape: number;
+  readonly tapeBytes: number;
+  readonly slots: readonly [even: number, odd: number];
+  readonly #allocator: RegionAllocator;
+  readonly #taken: number[] = [];
+
+  constructor(plan: Plan, engine: Engine, bytes: ProgramBytes) {
+    this.#allocator = engine.memory.allocator;
+    this.tapeBytes = bytes.tape;
+    try {
+      this.arena = this.#take(plan.arenaBytes, "arena");
+      this.descriptors = this.#take(bytes.descriptors, "scratch");
+      this.stepScratch = this.#take(bytes.stepScratch, "scratch");
+      this.tape = this.#take(bytes.tape, "scratch");
+      const slots = bytes.slots.map((size) => this.#take(size, "scratch"));
+      this.slots = [slots[0] ?? 0, slots[1] ?? 0];
+    } catch (error) {
+      this.free();
+      throw error;
+    }
+  }
+
+  free(): void {
+    for (const region of this.#taken.splice(0)) this.#allocator.free(region);
+  }
+
+  #take(bytes: number, use: RegionUse): number {
+    const region = this.#allocator.allocate(bytes, use);
+    this.#taken.push(region);
+    return region;
+  }
+}
+
+/** Encodes a plan for its regions and writes the tape into memory. */
+function writeTape(
+  plan: Plan,
+  engine: Engine,
+  regions: ProgramRegions,
+  placer: WeightPlacer,
+): PlacedTape {
+  const { arena, stepScratch, tape: address } = regions;
+  const { tape } = encodePlan(plan, { arena, stepScratch, ...placer.placement() });
+  if (tape.length * 4 > regions.tapeBytes) {
+    throw new HalftoneError("backend_failed", "Cannot encode: the tape outgrew its measure");
+  }
+  tape.writeTo(engine.memory.words(address, tape.length));
+  return { address, steps: tape.steps, starts: tape.starts.map((word) => word * 4) };
+}
+
 /** A compiled plan. */
 export class WasmProgram implements Program {
   readonly plan: Plan;
   readonly #engine: Engine;
-  readonly #arena: number;
-  readonly #regions: readonly number[];
+  readonly #regions: ProgramRegions;
   readonly #tape: PlacedTape;
   readonly #onRelease: (program: WasmProgram) => void;
   #released = false;
@@ -62,18 +113,19 @@ export class WasmProgram implements Program {
   private constructor(
     plan: Plan,
     engine: Engine,
-    placed: { arena: number; regions: readonly number[]; tape: PlacedTape },
+    regions: ProgramRegions,
+    tape: PlacedTape,
     onRelease: (program: WasmProgram) => void,
   ) {
     this.plan = plan;
     this.#engine = engine;
-    this.#arena = placed.arena;
-    this.#regions = placed.regions;
-    this.#tape = placed.tape;
+    this.#regions = regions;
+    this.#tape = tape;
     this.#onRelease = onRelease;
+    for (const { operand, value } of plan.constants) this.#copyIn(operand, value);
   }
 
-  /** Allocates, encodes and writes everything a run needs. */
+  /** Allocates, encodes and writes everything a run needs; on failure nothing stays allocated. */
   static async compile(
     plan: Plan,
     engine: Engine,
@@ -82,38 +134,17 @@ export class WasmProgram implements Program {
     onRelease: (program: WasmProgram) => void,
   ): Promise<WasmProgram> {
     const slots = set.isResident ? undefined : planSlots(plan, residentWeightBytes);
-    const bytes = programBytes(plan, slots);
-    const { allocator } = engine.memory;
-    const regions: number[] = [];
-    const take = (size: number, use: "arena" | "scratch") => {
-      regions.push(allocator.allocate(size, use));
-      return regions.at(-1)!;
-    };
+    const regions = new ProgramRegions(plan, engine, programBytes(plan, slots));
     try {
-      const arena = take(plan.arenaBytes, "arena");
-      const descriptors = take(bytes.descriptors, "scratch");
-      const stepScratch = take(bytes.stepScratch, "scratch");
-      const address = take(bytes.tape, "scratch");
-      const slotAddresses = bytes.slots.map((size) => take(size, "scratch"));
-      const [even, odd] = [slotAddresses[0] ?? 0, slotAddresses[1] ?? 0];
-      const places = new WeightPlacer(plan, engine, set, descriptors, slots, [even, odd]);
-      const { tape } = encodePlan(plan, { arena, stepScratch, ...places.placement() });
-      if (tape.length * 4 > bytes.tape) {
-        throw new HalftoneError("backend_failed", "Cannot encode: the tape outgrew its measure");
-      }
-      tape.writeTo(engine.memory.words(address, tape.length));
-      const stream = slots && {
-        program: ++programCount,
-        segments: segmentCopies(plan, slots, [even, odd], set),
-      };
-      if (stream) await engine.addStream(stream.program, stream.segments);
-      const starts = tape.starts.map((word) => word * 4);
-      const placed = { arena, regions, tape: { address, steps: tape.steps, starts, stream } };
-      const program = new WasmProgram(plan, engine, placed, onRelease);
-      program.#writeConstants();
-      return program;
+      const placer = new WeightPlacer(plan, engine, set, regions.descriptors, slots, regions.slots);
+      const tape = writeTape(plan, engine, regions, placer);
+      if (!slots) return new WasmProgram(plan, engine, regions, tape, onRelease);
+      const segments = segmentCopies(plan, slots, regions.slots, set);
+      const stream = { program: ++programCount, segments };
+      await engine.addStream(stream.program, segments);
+      return new WasmProgram(plan, engine, regions, { ...tape, stream }, onRelease);
     } catch (error) {
-      for (const region of regions) allocator.free(region);
+      regions.free();
       throw error;
     }
   }
@@ -144,13 +175,9 @@ export class WasmProgram implements Program {
   release(): void {
     if (this.#released) return;
     this.#released = true;
-    for (const region of this.#regions) this.#engine.memory.allocator.free(region);
+    this.#regions.free();
     if (this.#tape.stream) this.#engine.removeStream(this.#tape.stream.program);
     this.#onRelease(this);
-  }
-
-  #writeConstants(): void {
-    for (const { operand, value } of this.plan.constants) this.#copyIn(operand, value);
   }
 
   #copyIn(operand: ActivationOperand, tensor: HostTensor): void {
@@ -175,7 +202,7 @@ export class WasmProgram implements Program {
 
   #bufferWords(operand: ActivationOperand): Int32Array {
     const { offset, bytes } = this.plan.buffers[operand.buffer];
-    return this.#engine.memory.words(this.#arena + offset, bytes / 4);
+    return this.#engine.memory.words(this.#regions.arena + offset, bytes / 4);
   }
 
   #operand(
@@ -224,82 +251,4 @@ function asInt32(tensor: HostTensor): HostTensor {
   throw new HalftoneError("invalid_argument", "Cannot write an input: int32 is needed", {
     found: tensor.dtype,
   });
-}
-
-/** Hands out descriptors and addresses while a tape is encoded. */
-class WeightPlacer {
-  #next: number;
-  readonly #byKey = new Map<string, number>();
-  readonly #plan: Plan;
-  readonly #engine: Engine;
-  readonly #set: WasmWeightSet;
-  readonly #slots: SlotPlan | undefined;
-  readonly #slotAddresses: readonly [number, number];
-  readonly #segments: readonly number[];
-
-  constructor(
-    plan: Plan,
-    engine: Engine,
-    set: WasmWeightSet,
-    descriptors: number,
-    slots: SlotPlan | undefined,
-    slotAddresses: readonly [number, number],
-  ) {
-    this.#plan = plan;
-    this.#engine = engine;
-    this.#set = set;
-    this.#next = descriptors;
-    this.#slots = slots;
-    this.#slotAddresses = slotAddresses;
-    this.#segments = slots ? segmentOfSteps(slots) : [];
-  }
-
-  placement(): Omit<Placement, "arena" | "stepScratch"> {
-    const weights = {
-      unit: (weight: number, step: number) => this.#unit(weight, step),
-      descriptor: (weight: number, step: number) => this.#descriptor(weight, step),
-    };
-    const matrixDescriptor = (matrix: Parameters<typeof describeMatrix>[0]) =>
-      this.#take((words) => describeMatrix(matrix, words));
-    if (!this.#slots) return { weights, matrixDescriptor };
-    const { segments } = this.#slots;
-    return {
-      weights,
-      matrixDescriptor,
-      beforeStep: (step, tape) => {
-        const segment = this.#segments[step];
-        if (segments[segment].firstStep !== step) return;
-        tape.step(TAPE_OPCODE.waitSegment, step, [segment]);
-      },
-      afterStep: (step, tape) => {
-        const segment = this.#segments[step];
-        if (segments[segment].lastStep !== step) return;
-        tape.step(TAPE_OPCODE.releaseSegment, step, [segment]);
-      },
-    };
-  }
-
-  #unit(weight: number, step: number): number {
-    const home = this.#set.home(this.#plan.weights[weight].name);
-    if (home.kind === "resident") return home.address;
-    const segment = this.#segments[step];
-    return this.#slotAddresses[segment % 2] + this.#slots!.offsets[segment].get(weight)!;
-  }
-
-  #descriptor(weight: number, step: number): number {
-    const address = this.#unit(weight, step);
-    const key = `${weight}@${address}`;
-    const known = this.#byKey.get(key);
-    if (known !== undefined) return known;
-    const place = this.#take((words) => describeWeight(this.#plan.weights[weight], address, words));
-    this.#byKey.set(key, place);
-    return place;
-  }
-
-  #take(describe: (words: Int32Array) => void): number {
-    const address = this.#next;
-    this.#next += DESCRIPTOR_BYTES;
-    describe(this.#engine.memory.words(address, DESCRIPTOR_WORDS));
-    return address;
-  }
 }

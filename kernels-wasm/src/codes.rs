@@ -1,0 +1,104 @@
+//! Codes of 4 and 8 bits to floats, many at a time.
+
+use crate::simd::*;
+
+/// The byte planes of a table of 16 floats: plane b holds byte b of every entry.
+#[inline(always)]
+unsafe fn byte_planes(table: *const f32) -> (v128, v128, v128, v128) {
+    let (a, b) = (load(table), load(table.add(4)));
+    let (c, d) = (load(table.add(8)), load(table.add(12)));
+    // Bytes of 4 entries grouped by plane, then 4x4 words transposed.
+    let a = i8x16_shuffle::<0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15>(a, a);
+    let b = i8x16_shuffle::<0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15>(b, b);
+    let c = i8x16_shuffle::<0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15>(c, c);
+    let d = i8x16_shuffle::<0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15>(d, d);
+    transpose(a, b, c, d)
+}
+
+/// Splits 16 bytes into their 32 nibbles in order.
+#[inline(always)]
+fn nibbles(bytes: v128) -> (v128, v128) {
+    let low = v128_and(bytes, u8x16_splat(15));
+    let high = u8x16_shr(bytes, 4);
+    (
+        i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(low, high),
+        i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(low, high),
+    )
+}
+
+/// `count` (a multiple of 32) 4-bit codes through a table of 16.
+#[inline(always)]
+pub unsafe fn decode_nibble_table(
+    codes: *const u8,
+    count: usize,
+    table: *const f32,
+    scale: f32,
+    out: *mut f32,
+) {
+    if count == 0 {
+        return;
+    }
+    // Scaling the table first gives the same products: value * scale, rounded once.
+    let mut scaled = [0f32; 16];
+    for i in (0..16).step_by(4) {
+        store(scaled.as_mut_ptr().add(i), f32x4_mul(load(table.add(i)), f32x4_splat(scale)));
+    }
+    let (p0, p1, p2, p3) = byte_planes(scaled.as_ptr());
+    for i in (0..count).step_by(32) {
+        let (first, second) = nibbles(v128_load(codes.add(i >> 1) as *const v128));
+        pick_floats(first, p0, p1, p2, p3, out.add(i));
+        pick_floats(second, p0, p1, p2, p3, out.add(i + 16));
+    }
+}
+
+/// 16 table entries by their indices, assembled from the byte planes.
+#[inline(always)]
+unsafe fn pick_floats(indices: v128, p0: v128, p1: v128, p2: v128, p3: v128, out: *mut f32) {
+    let (b0, b1) = (pick_bytes(p0, indices), pick_bytes(p1, indices));
+    let (b2, b3) = (pick_bytes(p2, indices), pick_bytes(p3, indices));
+    let low01 = i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(b0, b1);
+    let low23 = i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(b2, b3);
+    store(out, i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(low01, low23));
+    store(out.add(4), i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(low01, low23));
+    let high01 = i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(b0, b1);
+    let high23 = i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(b2, b3);
+    store(out.add(8), i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(high01, high23));
+    store(out.add(12), i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(high01, high23));
+}
+
+/// 16 unsigned bytes as floats: (code - zero) * scale.
+#[inline(always)]
+unsafe fn widen_bytes(codes: v128, zero: v128, scale: v128, out: *mut f32) {
+    let low = u16x8_extend_low_u8x16(codes);
+    let high = u16x8_extend_high_u8x16(codes);
+    let quarters = [
+        u32x4_extend_low_u16x8(low),
+        u32x4_extend_high_u16x8(low),
+        u32x4_extend_low_u16x8(high),
+        u32x4_extend_high_u16x8(high),
+    ];
+    for (i, quarter) in quarters.into_iter().enumerate() {
+        let value = f32x4_sub(f32x4_convert_i32x4(quarter), zero);
+        store(out.add(4 * i), f32x4_mul(value, scale));
+    }
+}
+
+/// `count` (a multiple of 32) 4-bit codes: (code - zero) * scale.
+#[inline(always)]
+pub unsafe fn decode_nibble_integer(codes: *const u8, count: usize, zero: f32, scale: f32, out: *mut f32) {
+    let (zero, scale) = (f32x4_splat(zero), f32x4_splat(scale));
+    for i in (0..count).step_by(32) {
+        let (first, second) = nibbles(v128_load(codes.add(i >> 1) as *const v128));
+        widen_bytes(first, zero, scale, out.add(i));
+        widen_bytes(second, zero, scale, out.add(i + 16));
+    }
+}
+
+/// `count` (a multiple of 16) 8-bit codes: (code - zero) * scale.
+#[inline(always)]
+pub unsafe fn decode_bytes(codes: *const u8, count: usize, zero: f32, scale: f32, out: *mut f32) {
+    let (zero, scale) = (f32x4_splat(zero), f32x4_splat(scale));
+    for i in (0..count).step_by(16) {
+        widen_bytes(v128_load(codes.add(i) as *const v128), zero, scale, out.add(i));
+    }
+}
