@@ -1,6 +1,6 @@
 /**
- * Checkpoints: the tensors of one component, in one safetensors file or several, read one at a time
- * by byte range.
+ * Checkpoints: the tensors of one component, in one safetensors or GGUF file or in several, read one at
+ * a time by byte range.
  */
 
 import { HalftoneError } from "../errors.ts";
@@ -15,11 +15,14 @@ import {
   realPath,
   statPath,
 } from "../runtime/files.ts";
+import type { GgufBlockType } from "../quantization/gguf_types.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Config } from "./config.ts";
 import { checkFinite } from "./finite.ts";
+import { isGguf } from "./gguf.ts";
+import { readGgufHeader } from "./gguf_reader.ts";
 import { JsonFault, parseStrictJson } from "./json.ts";
 import { MAGIC_LENGTH } from "./magic.ts";
 import {
@@ -43,6 +46,16 @@ export interface TensorEntry {
   readonly bytes: number;
   /** The file it is in. */
   readonly file: string;
+  /** The blocks of a GGUF tensor: its type is uint8 then, and its last dimension counts bytes. */
+  readonly ggufType?: GgufBlockType;
+}
+
+/** How to read a tensor. */
+export interface ReadOptions {
+  /** Puts it into a SharedArrayBuffer. */
+  readonly shared?: boolean;
+  /** Its type is only a view of packed codes, which may look like NaN. */
+  readonly packed?: boolean;
 }
 
 /** An open checkpoint; it holds file handles until it is closed, and no tensor data. */
@@ -54,11 +67,12 @@ export interface Checkpoint {
   /** The `__metadata__` of its files. */
   readonly metadata: Readonly<Record<string, string>>;
   /**
-   * Reads one tensor; `shared` puts it into a SharedArrayBuffer, `packed` says that its type is only a
-   * view of packed codes, which may look like NaN. Throws `missing_tensor`, `non_finite_weight` unless
-   * such were allowed, `out_of_memory`, `closed`.
+   * Reads one tensor. Throws `missing_tensor`, `non_finite_weight` unless such were allowed,
+   * `out_of_memory`, `closed`.
    */
-  read(name: string, options?: { shared?: boolean; packed?: boolean }): Promise<HostTensor>;
+  read(name: string, options?: ReadOptions): Promise<HostTensor>;
+  /** Reads rows [start, end) of the first dimension, and throws as `read` does. */
+  readRows(name: string, start: number, end: number, options?: ReadOptions): Promise<HostTensor>;
   /** Closes the files; safe to call twice. */
   close(): Promise<void>;
 }
@@ -72,9 +86,9 @@ export interface CheckpointOptions extends WeightFileOptions {
 }
 
 /**
- * Opens the weights in a folder (one file or sharded), a single safetensors file, or an index file,
- * and checks all headers. Throws `missing_file`, `invalid_safetensors`, `unsupported_file`,
- * `unsafe_path`, `missing_tensor`, `unexpected_tensor`.
+ * Opens the weights in a folder (one file or sharded), a single safetensors or GGUF file, or an index
+ * file, and checks all headers. Throws `missing_file`, `invalid_safetensors`, `invalid_gguf`,
+ * `unsupported_file`, `unsafe_path`, `missing_tensor`, `unexpected_tensor`.
  */
 export async function openCheckpoint(
   folderOrFile: string,
@@ -187,9 +201,14 @@ interface LocatedEntry extends TensorEntry {
   readonly offset: number;
 }
 
+/** What a header of either format says. */
+type FileHeader = Pick<SafetensorsHeader, "metadata"> & {
+  readonly entries: ReadonlyMap<string, Omit<LocatedEntry, "file" | "source">>;
+};
+
 function addEntries(
   located: Map<string, LocatedEntry>,
-  header: SafetensorsHeader,
+  header: FileHeader,
   source: ByteSource,
 ): void {
   for (const entry of header.entries.values()) {
@@ -206,8 +225,10 @@ function addEntries(
   }
 }
 
-async function readHeader(source: ByteSource): Promise<SafetensorsHeader> {
+/** The header of a safetensors or a GGUF file, told apart by their first bytes. */
+async function readHeader(source: ByteSource): Promise<FileHeader> {
   const start = await source.read(0, Math.min(source.size, MAGIC_LENGTH));
+  if (isGguf(start)) return await readGgufHeader(source);
   const length = safetensorsHeaderLength(start, source.size, source.path);
   const header = await source.read(0, PREFIX_BYTES + length);
   return parseSafetensorsHeader(header, source.size, source.path);
@@ -224,17 +245,32 @@ class SourceCheckpoint implements Checkpoint {
     readonly options: CheckpointOptions,
   ) {}
 
-  async read(
+  read(name: string, options: ReadOptions = {}): Promise<HostTensor> {
+    return this.#read(name, options, (entry) => entry);
+  }
+
+  readRows(
     name: string,
-    options: { shared?: boolean; packed?: boolean } = {},
+    start: number,
+    end: number,
+    options: ReadOptions = {},
+  ): Promise<HostTensor> {
+    return this.#read(name, options, (entry) => rowsOf(entry, start, end));
+  }
+
+  async #read(
+    name: string,
+    options: ReadOptions,
+    choose: (entry: LocatedEntry) => LocatedEntry,
   ): Promise<HostTensor> {
     if (this.#closed) {
       throw new HalftoneError("closed", "Cannot read from a closed checkpoint", {
         file: this.path,
       });
     }
-    const entry = this.entries.get(name);
-    if (entry === undefined) throw missingTensor(name, this.path);
+    const whole = this.entries.get(name);
+    if (whole === undefined) throw missingTensor(name, this.path);
+    const entry = choose(whole);
     const bytes = allocate(entry, options.shared ?? false);
     await entry.source.read(entry.offset, entry.bytes, bytes);
     const tensor = new HostTensor(entry.dtype, entry.shape, bytes);
@@ -247,6 +283,27 @@ class SourceCheckpoint implements Checkpoint {
     this.#closed = true;
     await Promise.all(this.sources.map((source) => source.close()));
   }
+}
+
+function rowsOf(entry: LocatedEntry, start: number, end: number): LocatedEntry {
+  const [rows, ...rest] = entry.shape;
+  const isRange = Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start <= end;
+  if (rows === undefined || !isRange || end > rows) {
+    throw new HalftoneError("invalid_argument", "Cannot read rows that a tensor lacks", {
+      file: entry.file,
+      tensor: entry.name,
+      found: `rows ${start} to ${end}`,
+      expected: `0 to ${rows ?? "none"}`,
+    });
+  }
+  const rowBytes = rows === 0 ? 0 : entry.bytes / rows;
+  const bytes = rowBytes * (end - start);
+  return {
+    ...entry,
+    shape: [end - start, ...rest],
+    offset: entry.offset + rowBytes * start,
+    bytes,
+  };
 }
 
 function allocate(entry: TensorEntry, shared: boolean): Uint8Array {

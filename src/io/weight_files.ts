@@ -15,7 +15,7 @@ export interface WeightFileOptions {
 
 /** A file that leads to all weights of a component. */
 export interface WeightFile {
-  /** One safetensors file, or the index of a sharded checkpoint. */
+  /** One safetensors or GGUF file, or the index of a sharded checkpoint. */
   readonly kind: "single" | "index";
   /** The file's name, without the folder. */
   readonly name: string;
@@ -44,9 +44,10 @@ function candidatesOf(base: string, variant: string | undefined): WeightFile[] {
   ];
 }
 
-/** A folder with a single safetensors file of any name leaves no doubt either. */
+/** A folder with a single safetensors file of any name, or without one a single GGUF file, leaves no doubt. */
 function loneFile(names: readonly string[], options: WeightFileOptions): WeightFile | undefined {
-  const files = names.filter((name) => name.endsWith(".safetensors"));
+  const ending = names.some((name) => name.endsWith(".safetensors")) ? ".safetensors" : ".gguf";
+  const files = names.filter((name) => name.endsWith(ending));
   if (options.variant !== undefined || files.length !== 1 || isShard(files[0])) return undefined;
   if (names.some((name) => name.includes(".safetensors.index"))) return undefined;
   return { kind: "single", name: files[0] };
@@ -85,7 +86,7 @@ export function noWeights(
       remedy: "Leave the variant out, or name one that the folder has.",
     });
   }
-  const foreign = names.find((name) => /\.(bin|pt|pth|ckpt|pkl|msgpack|h5|onnx|gguf)$/.test(name));
+  const foreign = names.find((name) => /\.(bin|pt|pth|ckpt|pkl|msgpack|h5|onnx)$/.test(name));
   if (foreign !== undefined) return foreignWeights(folder, foreign);
   return new HalftoneError("missing_file", message, {
     file: folder,

@@ -1,0 +1,129 @@
+/** A checkpoint under other names: tensors made of rows of another one's tensors, moved as bytes. */
+
+import { HalftoneError } from "../errors.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import { sameShape } from "../tensor/shape.ts";
+import type { Checkpoint, ReadOptions, TensorEntry } from "./checkpoint.ts";
+
+/** Rows [start, end) of a tensor; rows are whole blocks in every format, so no value changes. */
+export interface TensorPart {
+  readonly source: string;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A tensor of the view: the parts, one above the other. */
+export interface TensorView {
+  readonly name: string;
+  readonly parts: readonly TensorPart[];
+}
+
+/**
+ * A checkpoint of just these tensors; closing it closes the other. Throws `missing_tensor`,
+ * `tensor_shape_mismatch` when parts do not fit together.
+ */
+export function viewCheckpoint(checkpoint: Checkpoint, views: readonly TensorView[]): Checkpoint {
+  const entries = new Map<string, TensorEntry>();
+  const parts = new Map<string, readonly TensorPart[]>();
+  for (const view of views) {
+    entries.set(view.name, entryOf(view, checkpoint));
+    parts.set(view.name, view.parts);
+  }
+  return {
+    path: checkpoint.path,
+    entries,
+    metadata: checkpoint.metadata,
+    read: (name, options) => {
+      const entry = entries.get(name);
+      // An unknown name is the other checkpoint's to complain about.
+      if (entry === undefined) return checkpoint.read(name, options);
+      return readParts(entry, parts.get(name)!, checkpoint, options);
+    },
+    readRows: (name, start, end, options) =>
+      checkpoint.readRows(...rowsWithin(name, parts.get(name), start, end), options),
+    close: () => checkpoint.close(),
+  };
+}
+
+async function readParts(
+  entry: TensorEntry,
+  parts: readonly TensorPart[],
+  checkpoint: Checkpoint,
+  options: ReadOptions = {},
+): Promise<HostTensor> {
+  const [{ source, start, end }] = parts;
+  if (parts.length === 1) {
+    return isWhole(parts[0], checkpoint)
+      ? await checkpoint.read(source, options)
+      : await checkpoint.readRows(source, start, end, options);
+  }
+  const whole = HostTensor.zeros(entry.dtype, entry.shape, { shared: options.shared });
+  let at = 0;
+  for (const { source, start, end } of parts) {
+    const { bytes } = await checkpoint.readRows(source, start, end, { ...options, shared: false });
+    whole.bytes.set(bytes, at);
+    at += bytes.byteLength;
+  }
+  return whole;
+}
+
+function isWhole({ source, start, end }: TensorPart, checkpoint: Checkpoint): boolean {
+  return start === 0 && end === checkpoint.entries.get(source)?.shape[0];
+}
+
+/** Rows of a view of a single part, as rows of the other checkpoint. */
+function rowsWithin(
+  name: string,
+  parts: readonly TensorPart[] | undefined,
+  start: number,
+  end: number,
+): [string, number, number] {
+  if (parts === undefined) return [name, start, end];
+  if (parts.length === 1) {
+    return [parts[0].source, parts[0].start + start, parts[0].start + end];
+  }
+  throw new HalftoneError("unsupported", "Cannot read rows of a tensor of several parts", {
+    tensor: name,
+  });
+}
+
+function entryOf({ name, parts }: TensorView, checkpoint: Checkpoint): TensorEntry {
+  const sources = parts.map(({ source }) => sourceOf(source, checkpoint));
+  const [first] = sources;
+  let rows = 0, bytes = 0;
+  parts.forEach((part, index) => {
+    checkPart(name, part, sources[index], first);
+    rows += part.end - part.start;
+    bytes += sources[index].bytes / sources[index].shape[0] * (part.end - part.start);
+  });
+  return { ...first, name, bytes, shape: [rows, ...first.shape.slice(1)] };
+}
+
+function sourceOf(name: string, checkpoint: Checkpoint): TensorEntry {
+  const entry = checkpoint.entries.get(name);
+  if (entry !== undefined) return entry;
+  throw new HalftoneError("missing_tensor", "Cannot find a tensor in the checkpoint", {
+    file: checkpoint.path,
+    tensor: name,
+    remedy: "The file is incomplete or belongs to another kind of model.",
+  });
+}
+
+function checkPart(name: string, part: TensorPart, entry: TensorEntry, first: TensorEntry): void {
+  const { source, start, end } = part;
+  const whole = Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start < end &&
+    end <= entry.shape[0];
+  const alike = entry.dtype === first.dtype && entry.ggufType === first.ggufType &&
+    sameShape(entry.shape.slice(1), first.shape.slice(1));
+  if (whole && alike) return;
+  throw new HalftoneError(
+    "tensor_shape_mismatch",
+    "Cannot take a tensor apart or put it together",
+    {
+      file: entry.file,
+      tensor: source,
+      found: `${entry.ggufType ?? entry.dtype} [${entry.shape}]`,
+      expected: `rows ${start} to ${end} for ${name}, of ${first.ggufType ?? first.dtype}`,
+    },
+  );
+}
