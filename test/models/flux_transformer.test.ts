@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FluxTransformer2DModel } from "../../src/models/flux_transformer.ts";
 import { modelTime, timestepEmbedding } from "../../src/models/timestep_embedding.ts";
+import { BitsAndBytesConfig } from "../../src/quantization/bitsandbytes_config.ts";
+import { openWeights } from "../../src/quantization/weights.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../../src/tensor/random.ts";
 import {
@@ -9,6 +11,7 @@ import {
   loadJson,
   loadTensors,
   relativeError,
+  runForward,
   runModel,
   type Tensors,
 } from "./run_model.ts";
@@ -192,6 +195,34 @@ test("modulation of many steps at once equals that of each step alone", async ()
   for (const [step, time] of times.entries()) {
     const alone = (await modulation([time])).toFloat32();
     assert.ok(relativeError(row(together, step).toFloat32(), alone) < 1e-6);
+  }
+});
+
+test("under LLM.int8() each step finds its own outliers, as when it runs alone", async () => {
+  const model = new FluxTransformer2DModel(DUMMY_CONFIG);
+  const tensors = defaultTransformerWeights(model.config);
+  const checkpoint = {
+    entries: tensors,
+    read: (name: string) => Promise.resolve(tensors.get(name)!),
+  };
+  const { catalog, source } = await openWeights(checkpoint, {
+    config: { _class_name: "FluxTransformer2DModel" },
+    quantizationConfig: new BitsAndBytesConfig({ loadIn8bit: true, llmInt8Threshold: 0.9 }),
+    linearNames: (name) => model.isLinearWeight(name),
+  });
+  const modulation = async (times: number[]) => {
+    const outputs = await runForward(
+      catalog,
+      source,
+      (graph) => model.captureModulation(graph, { steps: times.length }),
+      { timestep: timestepEmbedding(times), pooled: DUMMY_INPUTS.pooled },
+    );
+    return outputs.modulation;
+  };
+  const times = [1000, 400, 20].map(modelTime);
+  const together = await modulation(times);
+  for (const [step, time] of times.entries()) {
+    assert.deepEqual(row(together, step).bytes, (await modulation([time])).bytes);
   }
 });
 

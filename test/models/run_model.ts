@@ -66,17 +66,27 @@ function channelsLast(weight: HostTensor): HostTensor {
   return HostTensor.fromFloat32(to, [out, height, width, channels]);
 }
 
-/** Captures, plans and runs one forward; returns its outputs. */
-export async function runModel(
+/** Captures, plans and runs one forward over dense weights; returns its outputs. */
+export function runModel(
   weights: Tensors,
   capture: (graph: Graph) => void,
   inputs: Readonly<Record<string, HostTensor>>,
 ): Promise<Record<string, HostTensor>> {
+  return runForward(denseCatalog(weights), denseSource(weights), capture, inputs);
+}
+
+/** Captures, plans and runs one forward; returns its outputs. */
+export async function runForward(
+  catalog: WeightCatalog,
+  source: WeightSource,
+  capture: (graph: Graph) => void,
+  inputs: Readonly<Record<string, HostTensor>>,
+): Promise<Record<string, HostTensor>> {
   const backend = createReferenceBackend();
-  const graph = new Graph("test", denseCatalog(weights));
+  const graph = new Graph("test", catalog);
   capture(graph);
   const plan = buildPlan(graph, { supports: (op) => backend.supports(op) });
-  const set = await backend.loadWeights(plan.weights, denseSource(weights));
+  const set = await backend.loadWeights(plan.weights, source);
   const program = await backend.compile(plan, set);
   for (const [name, tensor] of Object.entries(inputs)) program.write(name, tensor);
   await program.run();

@@ -196,16 +196,27 @@ test("an aborted signal ends a run within a step, and the pipeline stays usable"
   assert.equal((await pipe.generate(CALL)).images.length, 1);
 });
 
-test("a signal aborts between two ops of a step", async () => {
-  await using pipe = await open();
-  const controller = new AbortController();
-  const call = { ...CALL, width: 128, height: 128, numInferenceSteps: 50 };
-  const began = performance.now();
-  const run = pipe.generate({ ...call, signal: controller.signal });
-  setTimeout(() => controller.abort(), 100);
-  await assert.rejects(run, { code: "aborted" });
-  assert.ok(performance.now() - began < 3000);
-});
+for (const backend of ["reference", "wasm"] as const) {
+  test(`a signal aborts ${backend} in mid-step and frees all but the weights`, async () => {
+    await using pipe = await open({ backend });
+    const before = await pipe.generate(CALL);
+    const held = pipe.backend.memory();
+    assert.equal(held.arena, 0);
+    const controller = new AbortController();
+    const call = { ...CALL, width: 128, height: 128, numInferenceSteps: 1000 };
+    const began = performance.now();
+    const run = pipe.generate({ ...call, signal: controller.signal });
+    setTimeout(() => controller.abort(new Error("enough")), 100);
+    await assert.rejects(run, (error: { code?: string; cause?: unknown }) => {
+      return error.code === "aborted";
+    });
+    assert.ok(performance.now() - began < 5000);
+    const { weights, arena, scratch } = pipe.backend.memory();
+    assert.deepEqual([weights, arena, scratch], [held.weights, 0, held.scratch]);
+    const after = await pipe.generate(CALL);
+    assert.deepEqual(after.latents.bytes, before.latents.bytes);
+  });
+}
 
 test("loading ends when its signal is aborted, and nothing stays held", async () => {
   const backend = createReferenceBackend();
