@@ -4,7 +4,7 @@
  */
 
 import { HalftoneError } from "../errors.ts";
-import { folderOf, nameOf, systemCode } from "./files.ts";
+import { folderOf, nameOf, statPath, systemCode } from "./files.ts";
 import { builtin } from "./node.ts";
 
 /** A file being written; ends with exactly one `commit` or `abort`. */
@@ -34,6 +34,10 @@ export interface WritableFile {
 
 /** The few calls that atomic writing needs, so that tests can make each of them fail. */
 export interface AtomicFileSystem {
+  /** Where a path leads when links are followed, and whether a device or pipe stands there. */
+  target(path: string): Promise<{ path: string; isDevice: boolean }>;
+  /** Opens a device or pipe. */
+  openDevice(path: string): Promise<WritableFile>;
   /** Makes a new file; fails when it exists. */
   create(path: string): Promise<WritableFile>;
   /** Renames a file, replacing one that is there. */
@@ -55,16 +59,63 @@ export async function writeAtomic(
   await file.commit();
 }
 
-/** Starts a file of any length. Throws `write_failed`. */
+/**
+ * Starts a file of any length. What a link leads to is replaced, not the link. A device or pipe, such
+ * as /dev/stdout, cannot be replaced by a file: it is written straight. Throws `write_failed`.
+ */
 export async function createAtomicFile(
-  path: string,
+  name: string,
   fileSystem: AtomicFileSystem = systemFiles(),
 ): Promise<AtomicFile> {
+  const { path, isDevice } = await fileSystem.target(name);
+  if (isDevice) return await openDevice(path, fileSystem);
   const temporary = temporaryName(path);
   const handle = await fileSystem.create(temporary).catch((error) => {
     throw writeError(path, error);
   });
   return new OpenAtomicFile(path, temporary, handle, fileSystem);
+}
+
+async function openDevice(path: string, fileSystem: AtomicFileSystem): Promise<AtomicFile> {
+  try {
+    return new DeviceFile(path, await fileSystem.openDevice(path));
+  } catch (error) {
+    throw writeError(path, error);
+  }
+}
+
+/** What is written is gone at once: there is no name to give and nothing to take back. */
+class DeviceFile implements AtomicFile {
+  readonly temporaryPath: string;
+  #open = true;
+
+  constructor(path: string, readonly handle: WritableFile) {
+    this.temporaryPath = path;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    try {
+      await writeAll(this.handle, bytes);
+    } catch (error) {
+      await this.abort().catch(() => {}); // the first error is the one to report
+      throw writeError(this.temporaryPath, error);
+    }
+  }
+
+  commit(): Promise<void> {
+    return this.abort();
+  }
+
+  async abort(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    await this.handle.close();
+  }
+}
+
+async function writeAll(handle: WritableFile, bytes: Uint8Array): Promise<void> {
+  let rest = bytes;
+  while (rest.byteLength > 0) rest = rest.subarray(await handle.write(rest));
 }
 
 class OpenAtomicFile implements AtomicFile {
@@ -79,10 +130,7 @@ class OpenAtomicFile implements AtomicFile {
   ) {}
 
   write(bytes: Uint8Array): Promise<void> {
-    return this.#attempt(async () => {
-      let rest = bytes;
-      while (rest.byteLength > 0) rest = rest.subarray(await this.handle.write(rest));
-    });
+    return this.#attempt(() => writeAll(this.handle, bytes));
   }
 
   commit(finalPath: string = this.path): Promise<void> {
@@ -153,15 +201,24 @@ function writeError(path: string, error: unknown): HalftoneError {
 /** The file system of the machine. */
 function systemFiles(): AtomicFileSystem {
   const fs = builtin("node:fs/promises");
+  const open = async (path: string, flags: string): Promise<WritableFile> => {
+    const handle = await fs.open(path, flags);
+    return {
+      write: async (bytes) => (await handle.write(bytes, 0, bytes.byteLength)).bytesWritten,
+      sync: () => handle.sync(),
+      close: () => handle.close(),
+    };
+  };
   return {
-    async create(path) {
-      const handle = await fs.open(path, "wx");
-      return {
-        write: async (bytes) => (await handle.write(bytes, 0, bytes.byteLength)).bytesWritten,
-        sync: () => handle.sync(),
-        close: () => handle.close(),
-      };
+    async target(path) {
+      // A path that leads nowhere is a new file; what cannot be asked for fails when it is made.
+      const status = await statPath(path).catch(() => undefined);
+      if (status?.kind === "other") return { path, isDevice: true };
+      const isFile = status?.kind === "file";
+      return { path: isFile ? await fs.realpath(path) : path, isDevice: false };
     },
+    openDevice: (path) => open(path, "w"),
+    create: (path) => open(path, "wx"),
     rename: (from, to) => fs.rename(from, to),
     async syncFolder(path) {
       // Windows cannot open folders, and has no need to.

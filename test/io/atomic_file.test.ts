@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { execFileSync, spawn } from "node:child_process";
+import { lstat, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import process from "node:process";
 import { test } from "node:test";
 import { HalftoneError } from "../../src/errors.ts";
 import {
@@ -26,6 +27,10 @@ class FaultyFiles implements AtomicFileSystem {
     if (this.calls.length - 1 !== this.failAt) return Promise.resolve();
     return Promise.reject(Object.assign(new Error(`${this.code}: ${call}`), { code: this.code }));
   }
+
+  target = (path: string) => Promise.resolve({ path, isDevice: false });
+
+  openDevice = (path: string) => Promise.reject(new Error(`${path} is no device`));
 
   async create(path: string) {
     await this.#step("create");
@@ -111,6 +116,47 @@ test("a real file replaces an old one and leaves no other names", async () => {
     await writeAtomic(`${folder}/out.bin`, "new text");
     assert.equal(await readFile(`${folder}/out.bin`, "utf8"), "new text");
     assert.deepEqual(await namesIn(folder), ["out.bin"]);
+  });
+});
+
+test("a link stays a link, and what it leads to is replaced", async () => {
+  await inFolder(async (folder) => {
+    await writeFile(`${folder}/real.bin`, "old");
+    await symlink("real.bin", `${folder}/link.bin`);
+    await writeAtomic(`${folder}/link.bin`, "new");
+    assert.equal(await readFile(`${folder}/real.bin`, "utf8"), "new");
+    assert.ok((await lstat(`${folder}/link.bin`)).isSymbolicLink());
+    assert.deepEqual(await namesIn(folder), ["link.bin", "real.bin"]);
+  });
+});
+
+test("a pipe is written straight and is still a pipe afterwards", async (context) => {
+  if (process.platform === "win32") return context.skip?.("there are no pipes with names here");
+  await inFolder(async (folder) => {
+    const pipe = `${folder}/pipe`;
+    execFileSync("mkfifo", [pipe]);
+    const reader = spawn("cat", [pipe]);
+    const read = (async () => {
+      let text = "";
+      for await (const part of reader.stdout) text += part;
+      return text;
+    })();
+    await writeAtomic(pipe, "through");
+    assert.equal(await read, "through");
+    assert.ok((await lstat(pipe)).isFIFO());
+    assert.deepEqual(await namesIn(folder), ["pipe"]);
+  });
+});
+
+test("a device that is full is reported as full, and stays a device", async (context) => {
+  const status = await lstat("/dev/full").catch(() => undefined);
+  if (!status?.isCharacterDevice()) return context.skip?.("there is no /dev/full here");
+  // Through a link in a folder of ours: if the test fails, nothing of the machine is replaced.
+  await inFolder(async (folder) => {
+    await symlink("/dev/full", `${folder}/full`);
+    await rejects(() => writeAtomic(`${folder}/full`, DATA), "write_failed", /the disk is full/);
+    assert.ok((await lstat(`${folder}/full`)).isSymbolicLink());
+    assert.deepEqual(await namesIn(folder), ["full"]);
   });
 });
 
