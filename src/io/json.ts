@@ -91,7 +91,12 @@ class KeyScan {
 
   #string(start: number): number {
     const end = endOfString(this.text, start);
-    if (this.#expectKey) this.#key(this.text.slice(start, end), start);
+    const literal = this.text.slice(start, end);
+    // Half of a surrogate pair, which UTF-8 cannot hold: other readers refuse it.
+    if (/\\u[dD]/.test(literal) && !(JSON.parse(literal) as string).isWellFormed()) {
+      throw new JsonFault(`text at character ${start} is not Unicode`);
+    }
+    if (this.#expectKey) this.#key(literal, start);
     this.#expectKey = false;
     return end;
   }

@@ -119,7 +119,10 @@ function invalid(field: string, found: unknown, expected: string): HalftoneError
 }
 
 function listOf(value: string | readonly string[] | undefined): readonly string[] {
-  return typeof value === "string" ? [value].filter(Boolean) : [...value ?? []];
+  const list = typeof value === "string" ? [value].filter(Boolean) : value ?? [];
+  const isNames = Array.isArray(list) && list.every((name) => typeof name === "string");
+  if (isNames) return [...list];
+  throw invalid("componentsToQuantize", value, "a name or a list of names");
 }
 
 function isEmpty(record: object | undefined): boolean {

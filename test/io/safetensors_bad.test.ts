@@ -48,6 +48,7 @@ const HEADER_TEXT: BadFile[] = [
   ["broken UTF-8", joined(bytes(0x7b, 0x22, 0xff, 0x22, 0x7d), bytes()), /not strict JSON.*UTF-8/],
   ["overlong UTF-8", joined(bytes(0x7b, 0x22, 0xc0, 0xaf, 0x22, 0x7d), bytes()), /UTF-8/],
   ["a surrogate in UTF-8", joined(bytes(0x7b, 0x22, 0xed, 0xa0, 0x80, 0x22), bytes()), /UTF-8/],
+  ["an escaped half of a surrogate pair", safetensorsFile('{"\\ud800":{}}'), /not Unicode/],
   ["a line end in a name", safetensorsFile('{"a\nb":{}}'), /not strict JSON/],
   ["deep nesting", safetensorsFile(`{"a":${"[".repeat(9)}${"]".repeat(9)}}`), /nested deeper/],
   [

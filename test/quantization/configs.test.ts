@@ -163,6 +163,18 @@ test("one backend serves all components, or those listed", () => {
   assert.deepEqual(one.unknownComponents(["vae"]), ["transformer"]);
 });
 
+test("components to quantize must be names", async () => {
+  for (const componentsToQuantize of [3, { a: 1 }, [null], ["transformer", 3]]) {
+    const options = { quantBackend: "bitsandbytes_4bit", quantKwargs: { load_in_4bit: true } };
+    const given = { ...options, componentsToQuantize } as PipelineQuantizationOptions;
+    await assertFails(
+      () => new PipelineQuantizationConfig(given),
+      "quantization_config",
+      /componentsToQuantize/,
+    );
+  }
+});
+
 test("a backend's arguments may be spelled in either case", () => {
   const config = new PipelineQuantizationConfig({
     quantBackend: "bitsandbytes_4bit",
