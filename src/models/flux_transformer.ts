@@ -6,6 +6,7 @@
  * After Diffusers, src/diffusers/models/transformers/transformer_flux.py.
  */
 
+import type { Checkpoint } from "../io/checkpoint.ts";
 import type { Config } from "../io/config.ts";
 import type { Graph, Tensor } from "../ops/graph.ts";
 import {
@@ -25,6 +26,7 @@ import {
   parseFluxTransformerConfig,
 } from "./flux_transformer_config.ts";
 import { ModulationLayout } from "./flux_modulation.ts";
+import { fluxFromSingleFile } from "./flux_single_file.ts";
 import { fluxPositions, type Position, ropeTables } from "./rope.ts";
 import { TIMESTEP_CHANNELS } from "./timestep_embedding.ts";
 
@@ -77,6 +79,11 @@ export class FluxTransformer2DModel {
   /** Whether a checkpoint tensor is the weight of a linear layer. */
   isLinearWeight(name: string): boolean {
     return name.endsWith(".weight") && !/\.norm_(added_)?[qk]\.weight$/.test(name);
+  }
+
+  /** A checkpoint under Diffusers' names, also when it has those of single files. */
+  adaptCheckpoint(checkpoint: Checkpoint): Checkpoint {
+    return fluxFromSingleFile(checkpoint);
   }
 
   /**

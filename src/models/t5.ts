@@ -9,9 +9,11 @@ import type { Graph, Tensor } from "../ops/graph.ts";
 import { add, attention, contiguous, embedding, multiply, rmsNorm } from "../ops/builders.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { log } from "../tensor/math.ts";
+import type { Checkpoint } from "../io/checkpoint.ts";
 import { type Config, configNumber, configString } from "../io/config.ts";
 import { CONFIG_LIMITS, configCount } from "./config_limits.ts";
 import { activationByName, projection } from "./layers.ts";
+import { t5FromSingleFile } from "./t5_single_file.ts";
 
 /** config.json of T5EncoderModel with the class defaults applied. */
 export interface T5Config {
@@ -54,6 +56,11 @@ export class T5EncoderModel {
   /** Whether a checkpoint tensor is the weight of a linear layer. */
   isLinearWeight(name: string): boolean {
     return /\.(SelfAttention\.[qkvo]|DenseReluDense\.(wi|wi_0|wi_1|wo))\.weight$/.test(name);
+  }
+
+  /** A checkpoint under Transformers' names, also when it has those of llama.cpp. */
+  adaptCheckpoint(checkpoint: Checkpoint): Checkpoint {
+    return t5FromSingleFile(checkpoint);
   }
 
   /** Input: ids int32 [tokens]. Output: states [tokens, hiddenSize]. */
@@ -146,7 +153,7 @@ export function relativePositionBucket(
 /** PyTorch evaluates this in float32, and 2 ^ k distances sit on its edges: round as it does. */
 function logBucket(distance: number, exact: number, perSide: number, maxDistance: number): number {
   const ratio = Math.fround(log(Math.fround(distance / exact)));
-  const scaled = Math.fround(ratio / Math.fround(Math.log(maxDistance / exact)));
+  const scaled = Math.fround(ratio / Math.fround(log(maxDistance / exact)));
   return Math.trunc(Math.fround(scaled * (perSide - exact)));
 }
 

@@ -1,7 +1,7 @@
 /** Sinusoidal embeddings of diffusion times. */
 
 import { HostTensor } from "../tensor/host_tensor.ts";
-import { cos, exp, sin } from "../tensor/math.ts";
+import { cos, exp, log, sin } from "../tensor/math.ts";
 
 /** Width of Flux's sinusoids (Diffusers' `Timesteps(num_channels=256)`). */
 export const TIMESTEP_CHANNELS = 256;
@@ -32,7 +32,7 @@ export function timestepEmbedding(
 }
 
 function timestepFrequencies(half: number): Float32Array {
-  const slope = Math.fround(-Math.log(MAX_PERIOD));
+  const slope = Math.fround(-log(MAX_PERIOD));
   return Float32Array.from(
     { length: half },
     (_, k) => exp(Math.fround(Math.fround(slope * k) / half)),

@@ -12,6 +12,8 @@ export interface ComponentModel {
   isLinearWeight(name: string): boolean;
   /** Modules whose weights are never rounded to float16 nor quantized. */
   readonly keepInFloat32?: readonly string[];
+  /** A checkpoint under the class's own names, when it may come under those of single files. */
+  adaptCheckpoint?(checkpoint: Checkpoint): Checkpoint;
 }
 
 /** How components are opened. */
@@ -20,6 +22,8 @@ export interface ComponentOptions {
   readonly dtype?: WeightDType;
   /** Such as "fp16"; plain files stand in where a component has none. */
   readonly variant?: string;
+  /** A GGUF or safetensors file to take the weights from, instead of the folder. */
+  readonly file?: string;
   /** How to quantize it while it loads. */
   readonly quantizationConfig?: QuantizationConfig;
   /** Told when the checkpoint's own quantization wins over the caller's; console.warn by default. */
@@ -32,6 +36,8 @@ export interface Component<Model extends ComponentModel = ComponentModel> {
   readonly name: string;
   /** The folder it was opened from. */
   readonly path: string;
+  /** The single file its weights come from; null when they are the folder's. */
+  readonly file: string | null;
   readonly model: Model;
   /** The content of config.json. */
   readonly config: Config;
@@ -49,11 +55,12 @@ export async function openComponent<Model extends ComponentModel>(
   options: ComponentOptions,
 ): Promise<Component<Model>> {
   const path = joinPath(folder, name);
-  const config = await readConfig(path);
+  const { variant, dtype, quantizationConfig, onWarning, file = null } = options;
+  const config = configFor(file, await readConfig(path));
   const model = createModel(config);
-  const { variant, dtype, quantizationConfig, onWarning } = options;
-  const checkpoint = await openCheckpoint(path, { variant, variantFallback: true });
+  const opened = await openCheckpoint(file ?? path, { variant, variantFallback: true });
   try {
+    const checkpoint = model.adaptCheckpoint?.(opened) ?? opened;
     const weights = await openWeights(checkpoint, {
       config,
       dtype,
@@ -63,9 +70,16 @@ export async function openComponent<Model extends ComponentModel>(
       onWarning,
     });
     const close = () => checkpoint.close();
-    return { name, path, model, config, checkpoint, weights, close };
+    return { name, path, file, model, config, checkpoint, weights, close };
   } catch (error) {
-    await checkpoint.close();
+    await opened.close();
     throw error;
   }
+}
+
+/** The folder's config; how the folder's own weights are quantized says nothing of a file's. */
+function configFor(file: string | null, config: Config): Config {
+  if (file === null) return config;
+  const { quantization_config: _, ...rest } = config;
+  return rest;
 }

@@ -61,7 +61,7 @@ export class FluxPipeline {
    * Opens a model folder (or the id of a Hub model) as Diffusers writes it. When all weights fit the
    * backend they are loaded here and stay; else each stage loads its own when its turn comes.
    *
-   * Throws `model_not_found`, `missing_file`, `invalid_config`, `invalid_safetensors`,
+   * Throws `model_not_found`, `missing_file`, `invalid_config`, `invalid_safetensors`, `invalid_gguf`,
    * `missing_tensor`, `tensor_shape_mismatch`, `non_finite_weight`, `unsupported`,
    * `backend_unavailable`, `invalid_argument`, `aborted`.
    */
@@ -103,7 +103,8 @@ export class FluxPipeline {
     throwIfAborted(signal);
     const quantizationConfig = checkPipelineConfig(options.quantizationConfig);
     const folder = await resolveModel(model, { signal, variant });
-    const opening = { dtype, variant, quantizationConfig, onWarning };
+    const files = { transformer: options.transformer, text_encoder_2: options.textEncoder2 };
+    const opening = { dtype, variant, quantizationConfig, files, onWarning };
     const components = await openFluxComponents(folder, opening);
     try {
       const ownsBackend = wanted === undefined || typeof wanted === "string";

@@ -40,6 +40,8 @@ export interface OpenFluxOptions {
   readonly dtype?: WeightDType;
   readonly variant?: string;
   readonly quantizationConfig?: PipelineQuantizationConfig;
+  /** Single files, by the component whose weights they hold. */
+  readonly files?: Readonly<Record<string, string | undefined>>;
   readonly onWarning: (message: string) => void;
 }
 
@@ -68,9 +70,11 @@ export async function openFluxComponents(
     createModel: (config: Config) => Model,
   ): Promise<Component<Model>> => {
     const quantizationConfig = options.quantizationConfig?.resolve(name);
+    const { files, ...others } = options;
     const component = await openComponent(folder, name, createModel, {
-      ...options,
+      ...others,
       quantizationConfig,
+      file: files?.[name],
     });
     opened.push(component);
     return component;

@@ -28,6 +28,13 @@ export interface FluxPipelineOptions {
   readonly dtype?: WeightDType;
   /** How to quantize components while they load. */
   readonly quantizationConfig?: PipelineQuantizationConfig;
+  /**
+   * A GGUF or safetensors file with the transformer's weights, under Diffusers' names or those of
+   * single files, instead of the model folder's. The folder's config.json still says what it is.
+   */
+  readonly transformer?: string;
+  /** The same for T5, under Transformers' or llama.cpp's names. */
+  readonly textEncoder2?: string;
   /** Threads of a backend to make; all processors by default. */
   readonly threads?: number;
   /** The same bits on every machine: no relaxed arithmetic. */

@@ -72,13 +72,15 @@ export class FluxRun {
     throwIfAborted(signal);
     this.#warnOfRounding();
     const planned = this.#plan();
+    const planHash = combinedHash(planned.map(({ plan }) => plan.hash));
     const start = latents?.toFloat32().slice() ?? drawLatents(generators, images, sizes);
     const conditionings = await clock.measure("text", () => this.#encode());
     const packed = await clock.measure("denoise", () => this.#denoise(conditionings, start));
     const pictures = outputType === "latent"
       ? []
-      : await clock.measure("decode", () => this.#decode(packed));
-    return this.#output(packed, pictures, planned);
+      : await clock.measure("decode", () => this.#decode(packed, planHash));
+    const { resident } = plannedMemory(planned);
+    return { ...this.#output(packed, resident), images: pictures, planHash };
   }
 
   #warnOfRounding(): void {
@@ -154,7 +156,7 @@ export class FluxRun {
     );
   }
 
-  async #decode(packed: Float32Array): Promise<PipelineImage[]> {
+  async #decode(packed: Float32Array, planHash: string): Promise<PipelineImage[]> {
     const { sizes, images, signal } = this.#request;
     const { config } = this.#parts.components.vae.model;
     const length = packed.length / images;
@@ -167,15 +169,15 @@ export class FluxRun {
         await program.run({ signal });
         const decoded = program.read("image"); // [height, width, 3]
         const [height, width] = decoded.shape;
-        const pixels = quantizePixels(decoded);
-        pictures.push(new PipelineImage(width, height, pixels, this.#textOf(image)));
+        const text = this.#textOf(image, planHash);
+        pictures.push(new PipelineImage(width, height, quantizePixels(decoded), text));
       }
     });
     return pictures;
   }
 
   /** What a PNG tells of its making; nothing that differs between machines. */
-  #textOf(image: number): Record<string, string> {
+  #textOf(image: number, planHash: string): Record<string, string> {
     const { positive, negative, seed, imagesPerPrompt, numInferenceSteps } = this.#request;
     const { guidanceScale, trueCfgScale } = this.#request;
     const { prompt2, negativePrompt } = this.#options;
@@ -190,21 +192,20 @@ export class FluxRun {
       numInferenceSteps,
       guidanceScale,
       trueCfgScale,
+      planHash,
     };
     return { Software: "halftone", parameters: asciiJson(parameters) };
   }
 
   #output(
     packed: Float32Array,
-    images: readonly PipelineImage[],
-    planned: readonly PlannedStage[],
-  ): FluxPipelineOutput {
+    resident: number,
+  ): Omit<FluxPipelineOutput, "images" | "planHash"> {
     const { backend, clock, components } = this.#parts;
     const { sizes, seed, images: count } = this.#request;
     const side = 2 * components.vae.model.scaleFactor;
     const backendMemory = backend.memory();
     return {
-      images,
       latents: HostTensor.fromFloat32(packed, [
         count,
         sizes.tokens,
@@ -214,12 +215,7 @@ export class FluxRun {
       width: sizes.columns * side,
       height: sizes.rows * side,
       timings: clock.take(),
-      planHash: combinedHash(planned.map(({ plan }) => plan.hash)),
-      memory: {
-        stored: storedBytes(components),
-        resident: plannedMemory(planned).resident,
-        peak: backendMemory.peak,
-      },
+      memory: { stored: storedBytes(components), resident, peak: backendMemory.peak },
       backendMemory,
     };
   }

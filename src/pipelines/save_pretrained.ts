@@ -1,8 +1,17 @@
 /** Saving a pipeline as it is in memory: quantized, or rounded to its dtype. */
 
-import { joinPath, readTextFile } from "../runtime/files.ts";
+import { HalftoneError } from "../errors.ts";
+import { joinPath, makeFolder, readTextFile } from "../runtime/files.ts";
+import type { Config } from "../io/config.ts";
 import { quantizeCheckpoint } from "../io/quantize_checkpoint.ts";
-import { type NamedTensor, writeCheckpoint, writeModelFolder } from "../io/write_checkpoint.ts";
+import type { WeightsBaseName } from "../io/weight_files.ts";
+import {
+  copyFile,
+  type NamedTensor,
+  writeCheckpoint,
+  writeJson,
+  writeModelFolder,
+} from "../io/write_checkpoint.ts";
 import { type JsonValue, parseJsonKeepingNumbers } from "../quantization/python_json.ts";
 import { castWeight, denseDType, libraryOf, type WeightDType } from "../quantization/weights.ts";
 import type { Component } from "./component.ts";
@@ -43,7 +52,8 @@ export async function saveModelFolder(
   });
 }
 
-function isChanged({ weights }: Component, { dtype }: SavedForm): boolean {
+function isChanged({ weights, file }: Component, { dtype }: SavedForm): boolean {
+  if (file !== null) return true;
   if (weights.preQuantized) return false;
   return weights.quantizationConfig !== null || dtype !== undefined;
 }
@@ -54,8 +64,10 @@ async function saveComponent(
   { dtype, variant }: SavedForm,
   { maxShardSize, signal }: SaveOptions,
 ): Promise<void> {
-  const { model, path, config, weights: { quantizationConfig } } = component;
+  const { model, path, config, file, weights: { quantizationConfig, preQuantized } } = component;
+  if (file !== null && preQuantized) return await saveFile(file, component, folder);
   if (quantizationConfig) {
+    if (file !== null) throw notSaved(file);
     const { keepInFloat32 } = model;
     const linearNames = (name: string): boolean => model.isLinearWeight(name);
     const quantization = { quantizationConfig, linearNames, keepInFloat32 };
@@ -68,11 +80,38 @@ async function saveComponent(
     });
     return;
   }
-  const baseName = libraryOf(config) === "diffusers" ? "diffusion_pytorch_model" : "model";
+  const baseName = baseNameOf(config);
+  const tensors = roundedTensors(component, dtype, signal);
+  const spelled = await spelledConfig(path, file);
+  await writeCheckpoint(folder, spelled, tensors, { baseName, maxShardSize });
+}
+
+/** A quantized single file is copied as it is, beside the config that says what it is. */
+async function saveFile(file: string, component: Component, folder: string): Promise<void> {
+  const ending = file.slice(file.lastIndexOf("."));
+  await makeFolder(folder);
+  await copyFile(file, joinPath(folder, `${baseNameOf(component.config)}${ending}`));
+  await writeJson(joinPath(folder, "config.json"), await spelledConfig(component.path, file));
+}
+
+function baseNameOf(config: Config): WeightsBaseName {
+  return libraryOf(config) === "diffusers" ? "diffusion_pytorch_model" : "model";
+}
+
+/** config.json as it is spelled, without how the folder's weights were quantized when a file has others. */
+async function spelledConfig(path: string, file: string | null): Promise<Config> {
   const text = await readTextFile(joinPath(path, "config.json"));
   const spelled = parseJsonKeepingNumbers(text) as { readonly [key: string]: JsonValue };
-  const tensors = roundedTensors(component, dtype, signal);
-  await writeCheckpoint(folder, spelled, tensors, { baseName, maxShardSize });
+  if (file === null) return spelled;
+  const { quantization_config: _, ...rest } = spelled;
+  return rest;
+}
+
+function notSaved(file: string): HalftoneError {
+  return new HalftoneError("unsupported", "Cannot save what was quantized while a file was read", {
+    file,
+    remedy: "Quantize the file itself, with `halftone quantize`.",
+  });
 }
 
 async function* roundedTensors(

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { test } from "node:test";
+import { decode } from "fast-png";
 import { createReferenceBackend } from "../../src/backends/reference/mod.ts";
 import type { Backend, Program } from "../../src/backends/backend.ts";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
@@ -69,6 +70,24 @@ test("a batch of seeds gives the pictures of the seeds", async () => {
     const alone = await pipe.generate({ ...CALL, seed });
     assert.deepEqual(batch.images[index].pixels, alone.images[0].pixels);
   }
+});
+
+test("a PNG tells how it was made, and nothing of the machine", async () => {
+  await using pipe = await open();
+  const negativePrompt = "ein Vogel 🐦";
+  const output = await pipe.generate({ ...CALL, negativePrompt, trueCfgScale: 2, seed: 7n });
+  const { text } = decode(output.images[0].toPng());
+  assert.equal(text.Software, "halftone");
+  assert.deepEqual(JSON.parse(text.parameters), {
+    prompt: CALL.prompt,
+    negativePrompt,
+    seed: "7",
+    image: 0,
+    numInferenceSteps: 3,
+    guidanceScale: 3.5,
+    trueCfgScale: 2,
+    planHash: output.planHash,
+  });
 });
 
 test("output type latent gives packed latents and no pictures", async () => {
