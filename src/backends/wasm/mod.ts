@@ -26,6 +26,8 @@ import { unitBytes, WasmWeightSet } from "./weight_set.ts";
 
 /** Most workers by default; more bring little on shared caches. */
 const MOST_THREADS = 16;
+/** Most workers that may be asked for: starting a thousand takes minutes and gigabytes. */
+const THREAD_LIMIT = 128;
 const GIBIBYTE = 1024 ** 3;
 /** 32-bit memory, less what tapes, scratch and the module itself take. */
 const ADDRESSABLE_BYTES = 4 * GIBIBYTE - 64 * 1024 * 1024;
@@ -34,7 +36,7 @@ const DEFAULT_RESIDENT_BYTES = 1.75 * GIBIBYTE;
 
 /** Options of the wasm backend. */
 export interface WasmBackendOptions {
-  /** Workers; by default the number of processors, at most 16. */
+  /** Workers, 1 to 128; by default the number of processors, at most 16. */
   readonly threads?: number;
   /** Use the plain-SIMD build: the same bits on every machine. */
   readonly strict?: boolean;
@@ -47,11 +49,11 @@ export interface WasmBackendOptions {
 /** Starts the wasm backend. Throws `backend_unavailable` where WebAssembly SIMD is missing. */
 export async function createWasmBackend(options: WasmBackendOptions = {}): Promise<WasmBackend> {
   const threads = options.threads ?? Math.min(cpuCount(), MOST_THREADS);
-  if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
+  if (!Number.isInteger(threads) || threads < 1 || threads > THREAD_LIMIT) {
     throw new HalftoneError("invalid_argument", "Cannot start the wasm backend", {
       field: "threads",
       found: threads,
-      expected: "a whole number from 1 to 1024",
+      expected: `a whole number from 1 to ${THREAD_LIMIT}`,
     });
   }
   const inline = options.inline ?? !hasSharedWorkers();
