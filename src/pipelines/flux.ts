@@ -10,6 +10,7 @@ import { createBackend } from "../backends/select.ts";
 import { HalftoneError } from "../errors.ts";
 import { resolveModel } from "../io/resolve_model.ts";
 import { checkPipelineConfig } from "../quantization/pipeline_config.ts";
+import { memoryBytes } from "../runtime/system.ts";
 import { type BackendHandle, backendOf } from "./backend_handle.ts";
 import { throwIfAborted } from "./denoising.ts";
 import {
@@ -230,13 +231,18 @@ function makeBackend(options: FluxPipelineOptions): Promise<Backend> {
   return createBackend({ backend, threads, strict, residentWeightBytes });
 }
 
-/** Weights of the text encoders and of the modulation stay after use only where all weights fit. */
+/**
+ * Weights of the text encoders and of the modulation stay after use only where all weights fit: on the
+ * backend, or in half of the machine's memory, from where they stream in.
+ */
 function keepPolicy(
   components: FluxComponents,
   backend: Backend,
   options: FluxPipelineOptions,
 ): KeepPolicy {
-  const fits = storedBytes(components) <= backend.limits.residentWeightBytes;
+  const machine = memoryBytes()?.total;
+  const budget = machine === undefined ? backend.limits.residentWeightBytes : machine / 2;
+  const fits = storedBytes(components) <= budget;
   return {
     textEncoders: options.keepTextEncoders ?? fits,
     modulation: options.keepModulation ?? fits,

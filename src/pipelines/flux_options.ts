@@ -43,9 +43,12 @@ export interface FluxPipelineOptions {
   readonly residentWeightBytes?: number;
   /** Such as "fp16": weight files with that infix, where a component has them. */
   readonly variant?: string;
-  /** Whether the text encoders' weights stay after use; by default when all weights fit. */
+  /**
+   * Whether the text encoders' weights stay after use; by default when all weights fit into half of
+   * the machine's memory. Released ones are read (and quantized) again for the next picture.
+   */
   readonly keepTextEncoders?: boolean;
-  /** Whether the modulation weights stay after use; by default when all weights fit. */
+  /** The same for the modulation weights, which no step needs. */
   readonly keepModulation?: boolean;
   /** Told what is odd but no error: a rounded size, a prompt that was cut; console.warn by default. */
   readonly onWarning?: (message: string) => void;

@@ -264,12 +264,11 @@ test("loading reports every weight of every stage", async () => {
 });
 
 /** A backend that remembers the plans it ran and the weights held meanwhile. */
-function watched(residentWeightBytes: number): { backend: Backend; runs: [string, number][] } {
+function watched(): { backend: Backend; runs: [string, number][] } {
   const backend = createReferenceBackend();
   const runs: [string, number][] = [];
   const watch = new Proxy(backend, {
     get(target, key) {
-      if (key === "limits") return { residentWeightBytes, arenaBytes: Infinity };
       if (key === "compile") {
         return async (...given: Parameters<Backend["compile"]>): Promise<Program> => {
           const program = await target.compile(...given);
@@ -284,9 +283,10 @@ function watched(residentWeightBytes: number): { backend: Backend; runs: [string
   return { backend: watch, runs };
 }
 
-test("where not all weights fit, text encoders and modulation leave before the first step", async () => {
-  const { backend, runs } = watched(1000);
-  await using pipe = await open({ backend });
+test("weights that are not kept leave before the first step", async () => {
+  const { backend, runs } = watched();
+  const keep = { keepTextEncoders: false, keepModulation: false };
+  await using pipe = await open({ backend, ...keep });
   assert.equal(backend.memory().weights, 0);
   const output = await pipe.generate(CALL);
   const { stages, memory } = pipe.plan(CALL_SIZES);
@@ -308,20 +308,22 @@ test("where not all weights fit, text encoders and modulation leave before the f
 
 const CALL_SIZES = { width: 16, height: 8, numInferenceSteps: 3, maxSequenceLength: 8 };
 
-test("keepTextEncoders and keepModulation overrule what fits", async () => {
-  const { backend } = watched(1000);
-  await using pipe = await open({ backend, keepTextEncoders: true, keepModulation: true });
+test("weights that fit the machine are all loaded at once and kept, unless told otherwise", async () => {
+  const { backend } = watched();
+  await using pipe = await open({ backend });
   const total = pipe.plan(CALL_SIZES).stages.reduce((sum, stage) => sum + stage.weightBytes, 0);
   assert.equal(backend.memory().weights, total);
-  await using released = await open({ keepTextEncoders: false, keepModulation: false });
+  await pipe.generate(CALL);
+  assert.equal(backend.memory().weights, total);
+  await using mixed = await open({ keepTextEncoders: false });
   assert.deepEqual(
-    released.plan(CALL_SIZES).stages.map(({ keepsWeights }) => keepsWeights),
-    [false, false, false, true, true],
+    mixed.plan(CALL_SIZES).stages.map(({ keepsWeights }) => keepsWeights),
+    [false, false, true, true, true],
   );
 });
 
 test("describe tells what a run will be, without loading a weight", async () => {
-  const { backend } = watched(Infinity);
+  const { backend } = watched();
   const report = await FluxPipeline.describe(FOLDER, { backend, ...CALL_SIZES });
   assert.equal(backend.memory().peak, 0);
   await using pipe = await open({ backend });
