@@ -49,6 +49,22 @@ export {
   type BitsAndBytesOptions,
   type ComputeDType,
 } from "./src/quantization/bitsandbytes_config.ts";
+export { TorchAoConfig, type TorchAoOptions } from "./src/quantization/torchao_config.ts";
+export {
+  Float8WeightOnlyConfig,
+  FPXWeightOnlyConfig,
+  Int4WeightOnlyConfig,
+  Int8WeightOnlyConfig,
+  IntxWeightOnlyConfig,
+  type TorchAoQuantType,
+} from "./src/quantization/torchao_types.ts";
+export type {
+  Float8DType,
+  Granularity,
+  MappingType,
+  Scheme,
+} from "./src/quantization/torchao_schemes.ts";
+export type { FloatxFormat } from "./src/quantization/floatx.ts";
 export {
   PipelineQuantizationConfig,
   type PipelineQuantizationOptions,

@@ -78,8 +78,9 @@ async function inspectWeights(name: string, path: string): Promise<ComponentRepo
 /** A quantized weight is one row: its codes with its scales and whatever else accompanies it. */
 async function rowsOf(checkpoint: Checkpoint, quantizer: Quantizer | null): Promise<TensorRow[]> {
   const rows = new Map<string, TensorRow>();
-  for (const { name, dtype, shape, bytes } of checkpoint.entries.values()) {
-    if (quantizer?.isCompanion(name, checkpoint)) continue;
+  for (const { name: stored, dtype, shape, bytes } of checkpoint.entries.values()) {
+    if (quantizer?.isCompanion(stored, checkpoint)) continue;
+    const name = quantizer?.weightOf?.(stored, checkpoint) ?? stored;
     const row = { name, format: dtype as string, shape, bytes };
     rows.set(moduleOrName(name), row);
     if (!quantizer?.isStored(name, checkpoint)) continue;

@@ -7,7 +7,7 @@ import { HalftoneError } from "../errors.ts";
 import { dequantize } from "../quantization/dequantize.ts";
 import { createPause } from "../quantization/pause.ts";
 import { type JsonValue, parseJsonKeepingNumbers } from "../quantization/python_json.ts";
-import type { QuantizationConfig, Quantizer } from "../quantization/quantizer.ts";
+import type { QuantizationConfig, Quantizer, WrittenTensor } from "../quantization/quantizer.ts";
 import {
   castWeight,
   computable,
@@ -75,6 +75,7 @@ export async function quantizeCheckpoint(
     if (preQuantized || !quantizer) throw alreadyQuantized(source);
     return {
       config: { quantization_config: quantizer.config.toDict() },
+      metadata: writtenMetadata(checkpoint, quantizer, options),
       encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
     };
   });
@@ -94,6 +95,7 @@ export async function dequantizeCheckpoint(
     if (!quantizer) throw notQuantized(source);
     return {
       config: { quantization_config: undefined },
+      metadata: quantizer.fileMetadata ? { format: "pt" } : undefined,
       encode: (entry) => dequantizeTensor(entry, checkpoint, quantizer, options),
     };
   });
@@ -113,6 +115,8 @@ export async function isQuantizedCheckpoint(path: string): Promise<boolean> {
 interface Conversion {
   /** Keys to change in config.json; undefined removes one. */
   readonly config: Readonly<Record<string, unknown>>;
+  /** The metadata of the files; a lone file keeps the source's when absent. */
+  readonly metadata?: Readonly<Record<string, string>>;
   /** What becomes of a tensor of the source. */
   encode(entry: TensorEntry): Promise<readonly NamedTensor[]>;
 }
@@ -132,9 +136,14 @@ async function convert(
   try {
     const conversion = prepare(checkpoint, config);
     const tensors = convertAll(checkpoint, conversion, options);
-    if (!folder) return await writeFile(destination, tensors, checkpoint);
+    if (!folder) {
+      const metadata = conversion.metadata ?? { format: "pt", ...checkpoint.metadata };
+      return await writeFile(destination, tensors, metadata);
+    }
     const changed = { ...await spelledConfig(source), ...conversion.config };
-    return await writeCheckpoint(destination, changed, tensors, writeOptions(config, options));
+    const { metadata } = conversion;
+    const writeOptions = { ...writeOptionsOf(config, options), metadata };
+    return await writeCheckpoint(destination, changed, tensors, writeOptions);
   } finally {
     await checkpoint.close();
   }
@@ -161,12 +170,29 @@ async function quantizeTensor(
 ): Promise<readonly NamedTensor[]> {
   const { name } = entry;
   const linearNames = options.linearNames ?? isMatrixWeight(entry);
-  if (!quantizedInfo(name, entry, quantizer, linearNames)) {
+  if (!quantizedInfo(name, entry, quantizer, linearNames, options.dtype)) {
     return [await convertDense(entry, checkpoint, options)];
   }
   const dense = await checkpoint.read(name);
   const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
   return quantizer.write(name, await quantizer.quantize(name, rounded, createPause()));
+}
+
+/** What the method's library writes into the header; undefined when it writes nothing of its own. */
+function writtenMetadata(
+  checkpoint: Checkpoint,
+  quantizer: Quantizer,
+  options: QuantizeOptions,
+): Readonly<Record<string, string>> | undefined {
+  if (!quantizer.fileMetadata) return undefined;
+  const tensors = [...checkpoint.entries.values()].map((entry): WrittenTensor => {
+    const { name, shape } = entry;
+    const linearNames = options.linearNames ?? isMatrixWeight(entry);
+    const info = quantizedInfo(name, entry, quantizer, linearNames, options.dtype);
+    const dtype = options.dtype ?? computable(entry.dtype);
+    return { name, shape, dtype, quantized: info !== null };
+  });
+  return { format: "pt", ...quantizer.fileMetadata(tensors) };
 }
 
 async function dequantizeTensor(
@@ -175,14 +201,17 @@ async function dequantizeTensor(
   quantizer: Quantizer,
   options: ConvertOptions,
 ): Promise<readonly NamedTensor[]> {
-  const { name } = entry;
-  if (quantizer.isCompanion(name, checkpoint)) return [];
+  if (quantizer.isCompanion(entry.name, checkpoint)) return [];
+  const name = quantizer.weightOf?.(entry.name, checkpoint) ?? entry.name;
   if (!quantizer.isStored(name, checkpoint)) {
     return [await convertDense(entry, checkpoint, options)];
   }
-  const { tensor, dtype } = await quantizer.read(name, checkpoint);
-  const dense = HostTensor.fromFloat32(dequantize(tensor), tensor.shape);
-  return [{ name, tensor: castWeight(name, dense, options.dtype ?? dtype) }];
+  const weight = await quantizer.read(name, checkpoint);
+  const { shape } = weight.tensor;
+  const dtype = options.dtype ?? weight.dtype;
+  const own = dtype === weight.dtype ? quantizer.dequantize?.(weight) : undefined;
+  const dense = own ?? HostTensor.fromFloat32(dequantize(weight.tensor), shape);
+  return [{ name, tensor: castWeight(name, dense, dtype) }];
 }
 
 async function convertDense(
@@ -204,11 +233,10 @@ function isMatrixWeight(entry: TensorEntry): (name: string) => boolean {
 async function writeFile(
   path: string,
   tensors: AsyncIterable<NamedTensor>,
-  checkpoint: Checkpoint,
+  metadata: Readonly<Record<string, string>>,
 ): Promise<WrittenCheckpoint> {
   const random = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const folder = joinPath(folderOf(path), `.${nameOf(path)}.${random}.part`);
-  const metadata = { format: "pt", ...checkpoint.metadata };
   try {
     const options = { baseName: "model", maxShardSize: Infinity, metadata } as const;
     const { files, totalSize } = await writeCheckpoint(folder, undefined, tensors, options);
@@ -225,7 +253,7 @@ async function spelledConfig(folder: string): Promise<Config> {
   return parseJsonKeepingNumbers(text) as { readonly [key: string]: JsonValue };
 }
 
-function writeOptions(config: Config, options: ConvertOptions): WriteCheckpointOptions {
+function writeOptionsOf(config: Config, options: ConvertOptions): WriteCheckpointOptions {
   const baseName = libraryOf(config) === "diffusers" ? "diffusion_pytorch_model" : "model";
   return { baseName, maxShardSize: options.maxShardSize };
 }

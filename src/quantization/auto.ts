@@ -12,11 +12,12 @@ import type {
   QuantizerTarget,
   TensorReader,
 } from "./quantizer.ts";
+import { TORCHAO } from "./torchao.ts";
 
 export type { QuantizationConfig, Quantizer } from "./quantizer.ts";
 
 /** All methods. */
-export const METHODS: readonly Method[] = [BITSANDBYTES];
+export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO];
 
 /** A config, or the dictionary of one as config.json holds it. */
 export type QuantizationConfigLike = QuantizationConfig | Readonly<Record<string, unknown>>;

@@ -81,8 +81,9 @@ export async function openWeights(
 ): Promise<ComponentWeights> {
   const { quantizer, preQuantized } = resolveQuantizer(checkpoint, options);
   const weights = new Map<string, Loader>();
-  for (const [name, header] of checkpoint.entries) {
-    if (preQuantized && quantizer?.isCompanion(name, checkpoint)) continue;
+  for (const [stored, header] of checkpoint.entries) {
+    if (preQuantized && quantizer?.isCompanion(stored, checkpoint)) continue;
+    const name = (preQuantized && quantizer?.weightOf?.(stored, checkpoint)) || stored;
     weights.set(
       name,
       await chooseLoader(name, header, { checkpoint, options, quantizer, preQuantized }),
@@ -146,7 +147,9 @@ async function chooseLoader(
   if (preQuantized && quantizer?.isStored(name, checkpoint)) {
     return await storedLoader(name, quantizer, checkpoint);
   }
-  const info = preQuantized ? null : quantizedInfo(name, header, quantizer, options.linearNames);
+  const info = preQuantized
+    ? null
+    : quantizedInfo(name, header, quantizer, options.linearNames, options.dtype);
   return info && quantizer
     ? quantizingLoader(name, info, quantizer, context)
     : denseLoader(name, header, context);
@@ -196,9 +199,10 @@ export function quantizedInfo(
   header: TensorHeader,
   quantizer: Quantizer | null,
   linearNames: (name: string) => boolean,
+  dtype: WeightDType = computable(header.dtype) as WeightDType,
 ): WeightInfo | null {
   if (!quantizer || !isFloat(header.dtype) || !linearNames(name)) return null;
-  return quantizer.skips(moduleOf(name)) ? null : quantizer.describe(header.shape);
+  return quantizer.skips(moduleOf(name)) ? null : quantizer.describe(header.shape, dtype);
 }
 
 /**

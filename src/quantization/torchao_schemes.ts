@@ -1,0 +1,316 @@
+/**
+ * torchao's weight formats: how each makes codes and scales, with the arithmetic of torchao 0.18 on a
+ * CPU (quant_primitives.py): scales are computed in the weight's type.
+ *
+ *     int8    scale = absmax / 127.5, eps 2^-23, kept in float32; q = round(w * (1 / scale))
+ *     intx    the same with scales in the weight's type; asymmetric ones have an integer zero point:
+ *             w = (q - zero) * scale, here an offset of -zero * scale
+ *     int4    scale = (max - min) / 15, zero = min + 8 scale, both in the weight's type; w = q scale + zero
+ *     float8  scale = absmax / 448 (57344), q = w / scale
+ *     fpx     the same with the range of the small float; scales in the weight's type
+ *
+ * A row of zeros gives 0 / 0 in float8: torchao stores NaN there, we store 0.
+ */
+
+import { fromFloat32, toFloat32 } from "../tensor/convert.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import type { Shape } from "../tensor/shape.ts";
+import { packCodes } from "./codes.ts";
+import { FLOATX_FORMATS, floatxCode, type FloatxFormat, floatxTable } from "./floatx.ts";
+import { encodeGroups, type GroupRanges, groupRanges, magnitudes } from "./groups.ts";
+import type { Pause } from "./pause.ts";
+import type { QuantizedLayout, ScaleDType, ScaleLayout } from "./quantized_tensor.ts";
+import type { EncodedWeight } from "./quantizer.ts";
+import { rounderOf, roundToEven, smallestNormal } from "./rounding.ts";
+
+const fround = Math.fround;
+
+/** Weights that share a scale: a number of columns, whole rows, or all. */
+export type Granularity = "row" | "tensor" | number;
+
+/** How torchao chooses the range of integers. */
+export type MappingType = "SYMMETRIC" | "SYMMETRIC_NO_CLIPPING_ERR" | "ASYMMETRIC";
+
+/** The two types of 8-bit floats. */
+export type Float8DType = "float8_e4m3fn" | "float8_e5m2";
+
+/** A weight format of torchao. */
+export type Scheme =
+  | { readonly kind: "int8"; readonly granularity: Granularity }
+  | {
+    readonly kind: "intx";
+    readonly bits: number;
+    readonly granularity: Granularity;
+    readonly mapping: MappingType;
+  }
+  | { readonly kind: "int4"; readonly groupSize: number }
+  | { readonly kind: "float8"; readonly dtype: Float8DType; readonly granularity: Granularity }
+  | { readonly kind: "floatx"; readonly format: FloatxFormat };
+
+/** The largest finite values. */
+const FLOAT8_MAX: Readonly<Record<Float8DType, number>> = {
+  float8_e4m3fn: 448,
+  float8_e5m2: 57344,
+};
+
+/** torch.finfo(torch.float32).eps, the least scale of Int8Tensor. */
+const INT8_EPSILON = 2 ** -23;
+
+/** Weights per scale; null where the columns do not divide, and such a weight stays dense. */
+export function groupSizeOf(shape: Shape, granularity: Granularity): number | null {
+  const [rows, columns] = shape;
+  if (granularity === "tensor") return rows * columns;
+  if (granularity === "row") return columns;
+  return columns % granularity === 0 ? granularity : null;
+}
+
+/** The layout of a weight of this shape and type; null where torchao leaves it dense. */
+export function schemeLayout(scheme: Scheme, shape: Shape, dtype: DType): QuantizedLayout | null {
+  if (shape.length !== 2) return null;
+  const groupSize = groupSizeOf(shape, granularityOf(scheme));
+  if (groupSize === null) return null;
+  const own = floatScale(scaleType(dtype));
+  switch (scheme.kind) {
+    case "int8":
+      return integerLayout(8, groupSize, FLOAT_SCALE, null);
+    case "intx":
+      return integerLayout(scheme.bits, groupSize, own, isAsymmetric(scheme) ? FLOAT_SCALE : null);
+    case "int4":
+      return integerLayout(4, groupSize, own, own);
+    case "float8":
+      return tableLayout(8, float8Table(scheme.dtype), groupSize, FLOAT_SCALE);
+    case "floatx":
+      return tableLayout(scheme.format.bits, floatxTable(scheme.format), groupSize, own);
+  }
+}
+
+/** How many weights share a scale in this scheme. */
+export function granularityOf(scheme: Scheme): Granularity {
+  if (scheme.kind === "int4") return scheme.groupSize;
+  return scheme.kind === "floatx" ? "row" : scheme.granularity;
+}
+
+/** Quantizes a dense matrix whose shape has a layout; throws `non_finite_weight` naming `name`. */
+export async function quantizeScheme(
+  scheme: Scheme,
+  name: string,
+  dense: HostTensor,
+  pause: Pause,
+): Promise<EncodedWeight> {
+  const layout = schemeLayout(scheme, dense.shape, dense.dtype)!;
+  const ranges = await groupRanges(name, dense, layout.groupSize, pause);
+  const { scale, offset, zeroPoint, encode } = codec(scheme, ranges, dense.dtype);
+  const codes = await encodeGroups(dense, layout.groupSize, pause, encode);
+  return {
+    tensor: {
+      shape: [dense.shape[0], dense.shape[1]],
+      layout,
+      codes: packCodes(codes, layout.bits),
+      scale: { kind: "float", values: scalesAs(layout.scale, scale) },
+      offset: layout.offset && {
+        kind: "float",
+        values: scalesAs(layout.offset, offset ?? new Float32Array(scale.length)),
+      },
+    },
+    dtype: dense.dtype,
+    form: FORMS[scheme.kind],
+    verbatim: zeroPoint && zeroPointTensor(zeroPoint, dense.shape[0]),
+  };
+}
+
+/** What follows the module's name in the name of the zero points. */
+export const ZERO_POINT = "_weight_zero_point";
+
+/** torchao's class of each kind of scheme; fpx has none that safetensors may hold. */
+export const FORMS: Readonly<Record<Scheme["kind"], string>> = {
+  int8: "Int8Tensor",
+  intx: "IntxUnpackedToInt8Tensor",
+  int4: "Int4Tensor",
+  float8: "Float8Tensor",
+  floatx: "FloatxTensor",
+};
+
+interface Codec {
+  readonly scale: Float32Array;
+  readonly offset?: Float32Array;
+  readonly zeroPoint?: Float32Array;
+  encode(group: number, values: Float32Array, codes: Uint8Array): void;
+}
+
+function codec(scheme: Scheme, ranges: GroupRanges, dtype: DType): Codec {
+  switch (scheme.kind) {
+    case "int8":
+      return int8Codec(ranges, dtype);
+    case "intx":
+      return intxCodec(scheme.bits, scheme.mapping, ranges, dtype);
+    case "int4":
+      return int4Codec(ranges, dtype);
+    case "float8":
+      return float8Codec(scheme.dtype, ranges, dtype);
+    case "floatx":
+      return floatxCodec(scheme.format, ranges, dtype);
+  }
+}
+
+function int8Codec(ranges: GroupRanges, dtype: DType): Codec {
+  const round = rounderOf(dtype);
+  const scale = magnitudes(ranges).map((size) => Math.max(round(size / 127.5), INT8_EPSILON));
+  const encode: Codec["encode"] = (group, values, codes) => {
+    const inverse = fround(1 / scale[group]);
+    for (let index = 0; index < values.length; index++) {
+      codes[index] = clamp(roundToEven(fround(values[index] * inverse)), -128, 127) + 128;
+    }
+  };
+  return { scale, zeroPoint: new Float32Array(scale.length), encode };
+}
+
+function intxCodec(
+  bits: number,
+  mapping: MappingType,
+  ranges: GroupRanges,
+  dtype: DType,
+): Codec {
+  const round = rounderOf(dtype);
+  const low = -(2 ** (bits - 1)), high = 2 ** (bits - 1) - 1;
+  const scale = intxScales(mapping, ranges, low, high, dtype);
+  const zeroPoint = mapping === "ASYMMETRIC"
+    ? ranges.min.map((min, group) => {
+      return clamp(low - roundToEven(round(Math.min(min, 0) / scale[group])), low, high);
+    })
+    : new Float32Array(scale.length);
+  const encode: Codec["encode"] = (group, values, codes) => {
+    const inverse = round(1 / scale[group]);
+    const zero = zeroPoint[group];
+    for (let index = 0; index < values.length; index++) {
+      codes[index] = clamp(roundToEven(round(values[index] * inverse)) + zero, low, high) - low;
+    }
+  };
+  return { scale, zeroPoint, offset: offsetsOf(zeroPoint, scale), encode };
+}
+
+function intxScales(
+  mapping: MappingType,
+  { min, max }: GroupRanges,
+  low: number,
+  high: number,
+  dtype: DType,
+): Float32Array {
+  const round = rounderOf(dtype);
+  const least = smallestNormal(dtype);
+  return min.map((minimum, group) => {
+    const negative = Math.min(minimum, 0), positive = Math.max(max[group], 0);
+    let scale = round(Math.max(-negative, positive) / ((high - low) / 2));
+    if (mapping === "ASYMMETRIC") scale = round(round(positive - negative) / (high - low));
+    if (mapping === "SYMMETRIC_NO_CLIPPING_ERR") {
+      scale = Math.max(round(negative / low), round(positive / high));
+    }
+    return Math.max(scale, least);
+  });
+}
+
+/** What an integer zero point adds to q * scale. */
+export function offsetsOf(zeroPoint: Float32Array, scale: Float32Array): Float32Array {
+  return zeroPoint.map((zero, group) => zero === 0 ? 0 : -zero * scale[group]);
+}
+
+function int4Codec({ min, max }: GroupRanges, dtype: DType): Codec {
+  const round = rounderOf(dtype);
+  const exact = min.map((low, group) => Math.max(fround(max[group] - low), fround(1e-6)) / 15);
+  const zero = min.map((low, group) => low + fround(exact[group] * 8));
+  const encode: Codec["encode"] = (group, values, codes) => {
+    for (let index = 0; index < values.length; index++) {
+      const shifted = fround(values[index] - min[group]);
+      codes[index] = clamp(roundToEven(fround(shifted / exact[group])), 0, 15);
+    }
+  };
+  return { scale: exact.map(round), offset: zero.map(round), encode };
+}
+
+function float8Codec(float8: Float8DType, ranges: GroupRanges, dtype: DType): Codec {
+  const round = rounderOf(dtype);
+  const limit = FLOAT8_MAX[float8];
+  const scale = magnitudes(ranges).map((size) => round(size / limit));
+  const encode: Codec["encode"] = (group, values, codes) => {
+    const scaled = values.map((value) =>
+      clamp(value === 0 ? value : value / scale[group], -limit, limit)
+    );
+    codes.set(fromFloat32(float8, scaled));
+  };
+  return { scale, encode };
+}
+
+function floatxCodec(format: FloatxFormat, ranges: GroupRanges, dtype: DType): Codec {
+  const round = rounderOf(dtype);
+  const scale = magnitudes(ranges).map((size) =>
+    round(fround(Math.max(size, fround(1e-12)) / format.max))
+  );
+  const encode: Codec["encode"] = (group, values, codes) => {
+    for (let index = 0; index < values.length; index++) {
+      const value = values[index];
+      codes[index] = floatxCode(format, value === 0 ? value : fround(value / scale[group]));
+    }
+  };
+  return { scale, encode };
+}
+
+/** The scheme of one of torchao's small floats, 3 to 7 bits. */
+export function floatxScheme(name: keyof typeof FLOATX_FORMATS): Scheme {
+  return { kind: "floatx", format: FLOATX_FORMATS[name] };
+}
+
+/** The 256 values of an 8-bit float type. */
+export function float8Table(dtype: Float8DType): Float32Array {
+  return toFloat32(dtype, Uint8Array.from({ length: 256 }, (_, code) => code));
+}
+
+const FLOAT_SCALE: ScaleLayout = { kind: "float", dtype: "float32" };
+
+function floatScale(dtype: ScaleDType): ScaleLayout {
+  return { kind: "float", dtype };
+}
+
+/** The type of scales that are kept in the weight's type. */
+export function scaleType(dtype: DType): ScaleDType {
+  return dtype === "bfloat16" || dtype === "float16" ? dtype : "float32";
+}
+
+/** Integer codes of `bits` bits with the middle as zero. */
+export function integerLayout(
+  bits: number,
+  groupSize: number,
+  scale: ScaleLayout,
+  offset: ScaleLayout | null,
+): QuantizedLayout {
+  return { bits, value: { kind: "integer", zeroPoint: 2 ** (bits - 1) }, groupSize, scale, offset };
+}
+
+/** Codes that look values up. */
+export function tableLayout(
+  bits: number,
+  table: Float32Array,
+  groupSize: number,
+  scale: ScaleLayout,
+): QuantizedLayout {
+  return { bits, value: { kind: "table", table }, groupSize, scale, offset: null };
+}
+
+function isAsymmetric(scheme: Scheme & { kind: "intx" }): boolean {
+  return scheme.mapping === "ASYMMETRIC";
+}
+
+function scalesAs(layout: ScaleLayout, values: Float32Array): HostTensor {
+  const dtype = layout.kind === "float" ? layout.dtype : "float32";
+  return HostTensor.fromFloat32(values).cast(dtype);
+}
+
+/** The zero points as torchao stores them, int8 [rows, groups of a row] ([1, 1] for a whole tensor). */
+function zeroPointTensor(values: Float32Array, rows: number): ReadonlyMap<string, HostTensor> {
+  const shape = values.length % rows === 0 ? [rows, values.length / rows] : [1, 1];
+  const bytes = new Uint8Array(Int8Array.from(values).buffer);
+  return new Map([[ZERO_POINT, new HostTensor("int8", shape, bytes)]]);
+}
+
+function clamp(value: number, low: number, high: number): number {
+  return value < low ? low : value > high ? high : value;
+}

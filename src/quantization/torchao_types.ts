@@ -1,0 +1,321 @@
+/**
+ * torchao's config objects (quant_api.py), as Diffusers' TorchAoConfig takes them, and the names that
+ * Diffusers took before. A dictionary of one is {_type, _version, _data}, as torchao's config_to_dict.
+ */
+
+import { HalftoneError } from "../errors.ts";
+import { floatxFormat } from "./floatx.ts";
+import type { JsonValue } from "./python_json.ts";
+import type { Float8DType, Granularity, MappingType, Scheme } from "./torchao_schemes.ts";
+
+/** A config object of torchao: what weights become. */
+export interface TorchAoQuantType {
+  /** torchao's name of the class. */
+  readonly type: string;
+  /** What it makes. */
+  readonly scheme: Scheme;
+  /** torchao's dictionary. */
+  toDict(): { readonly [key: string]: JsonValue };
+}
+
+/** Int8WeightOnlyConfig of torchao: symmetric int8 per row unless told otherwise. */
+export class Int8WeightOnlyConfig implements TorchAoQuantType {
+  /** torchao's name of the class. */
+  readonly type = "Int8WeightOnlyConfig";
+  /** What it makes. */
+  readonly scheme: Scheme;
+
+  /** `granularity`: "row" (default), "tensor", or a number of columns. */
+  constructor({ granularity = "row" }: { granularity?: Granularity } = {}) {
+    this.scheme = { kind: "int8", granularity: checkedGranularity(granularity) };
+  }
+
+  /** torchao's dictionary. */
+  toDict(): { readonly [key: string]: JsonValue } {
+    const { granularity } = this.scheme as Scheme & { kind: "int8" };
+    const data = { group_size: null, granularity: granularityJson(granularity) };
+    return object(this.type, 2, { ...data, set_inductor_config: true });
+  }
+}
+
+/** Int4WeightOnlyConfig of torchao with plain packing: int4 with a float zero per group. */
+export class Int4WeightOnlyConfig implements TorchAoQuantType {
+  /** torchao's name of the class. */
+  readonly type = "Int4WeightOnlyConfig";
+  /** What it makes. */
+  readonly scheme: Scheme;
+
+  /** `groupSize`: 256, 128 (default), 64 or 32. */
+  constructor({ groupSize = 128 }: { groupSize?: number } = {}) {
+    if (![256, 128, 64, 32].includes(groupSize)) {
+      throw invalid("group_size", groupSize, "256, 128, 64 or 32");
+    }
+    this.scheme = { kind: "int4", groupSize };
+  }
+
+  /** torchao's dictionary. */
+  toDict(): { readonly [key: string]: JsonValue } {
+    return object(this.type, 2, {
+      group_size: (this.scheme as Scheme & { kind: "int4" }).groupSize,
+      set_inductor_config: true,
+      int4_packing_format: tag("Int4PackingFormat", "PLAIN"),
+      int4_choose_qparams_algorithm: tag("Int4ChooseQParamsAlgorithm", "TINYGEMM"),
+      int4_tile_packed_ntile: 8,
+    });
+  }
+}
+
+/** IntxWeightOnlyConfig of torchao: 1 to 8 bits, with an integer zero point where asymmetric. */
+export class IntxWeightOnlyConfig implements TorchAoQuantType {
+  /** torchao's name of the class. */
+  readonly type = "IntxWeightOnlyConfig";
+  /** What it makes. */
+  readonly scheme: Scheme;
+
+  /** `weightDtype`: "int1" to "int8" (default); `granularity`: "row" (default) or a number of columns. */
+  constructor(
+    { weightDtype = "int8", granularity = "row", mappingType = "SYMMETRIC" }: {
+      weightDtype?: string;
+      granularity?: Granularity;
+      mappingType?: MappingType;
+    } = {},
+  ) {
+    const bits = Number(/^int([1-8])$/.exec(weightDtype)?.[1]);
+    if (!(bits >= 1)) throw invalid("weight_dtype", weightDtype, "int1 to int8");
+    if (!MAPPING_TYPES.includes(mappingType)) {
+      throw invalid("mapping_type", mappingType, MAPPING_TYPES.join(", "));
+    }
+    if (granularity === "tensor") throw invalid("granularity", granularity, "row or a group size");
+    const group = checkedGranularity(granularity);
+    this.scheme = { kind: "intx", bits, granularity: group, mapping: mappingType };
+  }
+
+  /** torchao's dictionary. */
+  toDict(): { readonly [key: string]: JsonValue } {
+    const { bits, granularity, mapping } = this.scheme as Scheme & { kind: "intx" };
+    const axis = { _type: "PerAxis", _version: 1, _data: { axis: 0 } };
+    return object(this.type, 2, {
+      weight_dtype: tag("torch.dtype", `int${bits}`),
+      granularity: granularity === "row" ? axis : granularityJson(granularity),
+      mapping_type: tag("MappingType", mapping),
+      scale_dtype: null,
+      intx_packing_format: tag("IntxPackingFormat", "UNPACKED_TO_INT8"),
+      intx_choose_qparams_algorithm: tag("IntxChooseQParamsAlgorithm", "AFFINE"),
+    });
+  }
+}
+
+/** Float8WeightOnlyConfig of torchao: e4m3 or e5m2 per row unless told otherwise. */
+export class Float8WeightOnlyConfig implements TorchAoQuantType {
+  /** torchao's name of the class. */
+  readonly type = "Float8WeightOnlyConfig";
+  /** What it makes. */
+  readonly scheme: Scheme;
+
+  /** `weightDtype`: "float8_e4m3fn" (default) or "float8_e5m2"; `granularity`: "row" (default) or "tensor". */
+  constructor(
+    { weightDtype = "float8_e4m3fn", granularity = "row" }: {
+      weightDtype?: Float8DType;
+      granularity?: Granularity;
+    } = {},
+  ) {
+    if (weightDtype !== "float8_e4m3fn" && weightDtype !== "float8_e5m2") {
+      throw invalid("weight_dtype", weightDtype, "float8_e4m3fn or float8_e5m2");
+    }
+    const group = checkedGranularity(granularity);
+    this.scheme = { kind: "float8", dtype: weightDtype, granularity: group };
+  }
+
+  /** torchao's dictionary. */
+  toDict(): { readonly [key: string]: JsonValue } {
+    const { dtype, granularity } = this.scheme as Scheme & { kind: "float8" };
+    return object(this.type, 2, {
+      weight_dtype: tag("torch.dtype", dtype),
+      set_inductor_config: true,
+      granularity: granularityJson(granularity),
+    });
+  }
+}
+
+/** FPXWeightOnlyConfig of torchao up to 0.14: small floats of 3 to 7 bits, a scale per row. */
+export class FPXWeightOnlyConfig implements TorchAoQuantType {
+  /** torchao's name of the class. */
+  readonly type = "FPXWeightOnlyConfig";
+  /** What it makes. */
+  readonly scheme: Scheme;
+
+  /** Bits of the exponent and of the mantissa; fp6 is 3 and 2. */
+  constructor(ebits: number, mbits: number) {
+    const width = ebits + mbits + 1;
+    const valid = Number.isInteger(ebits) && Number.isInteger(mbits) && ebits >= 1 && mbits >= 1 &&
+      width <= 7;
+    if (!valid) throw invalid("ebits, mbits", `${ebits}, ${mbits}`, "3 to 7 bits with the sign");
+    this.scheme = { kind: "floatx", format: floatxFormat(ebits, mbits) };
+  }
+
+  /** torchao's dictionary. */
+  toDict(): { readonly [key: string]: JsonValue } {
+    const { exponentBits, mantissaBits } = (this.scheme as Scheme & { kind: "floatx" }).format;
+    const data = { ebits: exponentBits, mbits: mantissaBits, set_inductor_config: true };
+    return object(this.type, 1, data);
+  }
+}
+
+const MAPPING_TYPES: readonly MappingType[] = [
+  "SYMMETRIC",
+  "SYMMETRIC_NO_CLIPPING_ERR",
+  "ASYMMETRIC",
+];
+
+/** Columns per group of uintNwo. */
+const UINTX_GROUP = 64;
+
+/** The config object of a name that Diffusers took until 2026. Throws `quantization_config`, `unsupported`. */
+export function quantTypeOfName(
+  name: string,
+  kwargs: Readonly<Record<string, unknown>> = {},
+): TorchAoQuantType {
+  const groupSize = kwargs.group_size as number | undefined;
+  const uintx = /^uint([1-7])wo$/.exec(name);
+  const floatx = /^fp[3-7]_e(\d)w(\d)$/.exec(name);
+  if (uintx) return uintxType(Number(uintx[1]), groupSize);
+  if (floatx) return new FPXWeightOnlyConfig(Number(floatx[1]), Number(floatx[2]));
+  if (/^fp[3-7]$/.test(name)) return bareFpx(Number(name[2]));
+  switch (name) {
+    case "int4wo":
+    case "int4_weight_only":
+      return new Int4WeightOnlyConfig({ groupSize });
+    case "int8wo":
+    case "int8_weight_only":
+      return new Int8WeightOnlyConfig({ granularity: groupSize });
+    case "float8wo": // e5m2, surprisingly; float8_weight_only is e4m3
+    case "float8wo_e5m2":
+      return new Float8WeightOnlyConfig({ weightDtype: "float8_e5m2" });
+    case "float8_weight_only":
+    case "float8wo_e4m3":
+      return new Float8WeightOnlyConfig();
+  }
+  if (DYNAMIC_NAMES.test(name)) throw dynamic(name);
+  throw invalid(
+    "quant_type",
+    name,
+    "int8wo, int4wo, uint1wo to uint7wo, float8wo_e4m3, fp3 to fp7 ...",
+  );
+}
+
+const DYNAMIC_NAMES = /^(int4dq|int8dq|float8dq|int8_dynamic|float8_dynamic|float8_static)/;
+
+/**
+ * uintNwo: torchao has since made UIntXWeightOnlyConfig into this, with the same numbers and codes that
+ * begin at -2^(N-1) instead of 0.
+ */
+function uintxType(bits: number, granularity: number = UINTX_GROUP): TorchAoQuantType {
+  return new IntxWeightOnlyConfig({
+    weightDtype: `int${bits}`,
+    granularity,
+    mappingType: "ASYMMETRIC",
+  });
+}
+
+/** fpN: the bits without the sign are halved, the exponent getting the odd one. */
+function bareFpx(bits: number): TorchAoQuantType {
+  const exponentBits = Math.floor(bits / 2);
+  return new FPXWeightOnlyConfig(exponentBits, bits - 1 - exponentBits);
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** The config object of torchao's dictionary. Throws `quantization_config`, `unsupported`. */
+export function quantTypeOfDict(dict: Json): TorchAoQuantType {
+  const type = dict._type;
+  const data = (dict._data ?? {}) as Json;
+  switch (type) {
+    case "Int8WeightOnlyConfig":
+      if (data.group_size !== null && data.group_size !== undefined) {
+        throw invalid("group_size", data.group_size, "null; use granularity PerGroup");
+      }
+      return new Int8WeightOnlyConfig({ granularity: granularityOfJson(data.granularity) });
+    case "Int4WeightOnlyConfig":
+      expectTag(data, "int4_packing_format", "PLAIN");
+      expectTag(data, "int4_choose_qparams_algorithm", "TINYGEMM");
+      return new Int4WeightOnlyConfig({ groupSize: numberOf(data.group_size) });
+    case "IntxWeightOnlyConfig":
+      expectTag(data, "intx_packing_format", "UNPACKED_TO_INT8");
+      expectTag(data, "intx_choose_qparams_algorithm", "AFFINE");
+      if (data.scale_dtype) throw invalid("scale_dtype", tagOf(data.scale_dtype), "null");
+      return new IntxWeightOnlyConfig({
+        weightDtype: tagOf(data.weight_dtype) as string | undefined,
+        granularity: granularityOfJson(data.granularity),
+        mappingType: tagOf(data.mapping_type) as MappingType | undefined,
+      });
+    case "Float8WeightOnlyConfig":
+      return new Float8WeightOnlyConfig({
+        weightDtype: tagOf(data.weight_dtype) as Float8DType | undefined,
+        granularity: granularityOfJson(data.granularity),
+      });
+    case "FPXWeightOnlyConfig":
+      return new FPXWeightOnlyConfig(Number(data.ebits), Number(data.mbits));
+    case "UIntXWeightOnlyConfig":
+      return uintxType(Number(String(tagOf(data.dtype)).slice(-1)), numberOf(data.group_size));
+  }
+  if (/Dynamic|Static/.test(String(type))) throw dynamic(String(type));
+  throw invalid("quant_type", type, "a weight-only config of torchao");
+}
+
+function numberOf(value: unknown): number | undefined {
+  return value === undefined || value === null ? undefined : Number(value);
+}
+
+function granularityOfJson(value: unknown): Granularity | undefined {
+  if (value === undefined || value === null) return undefined;
+  const { _type: type, _data: data } = value as { _type?: string; _data?: Json };
+  if (type === "PerTensor") return "tensor";
+  if (type === "PerRow" && (data?.dim === undefined || Number(data.dim) === -1)) return "row";
+  if (type === "PerAxis" && Number(data?.axis ?? 0) === 0) return "row";
+  if (type === "PerGroup") return Number(data?.group_size);
+  throw invalid("granularity", type ?? value, "PerRow, PerTensor, PerGroup or PerAxis(0)");
+}
+
+function granularityJson(granularity: Granularity): JsonValue {
+  if (granularity === "row") return { _type: "PerRow", _version: 1, _data: { dim: -1 } };
+  if (granularity === "tensor") return { _type: "PerTensor", _version: 1, _data: {} };
+  return { _type: "PerGroup", _version: 1, _data: { group_size: granularity } };
+}
+
+function checkedGranularity(granularity: Granularity): Granularity {
+  const isName = granularity === "row" || granularity === "tensor";
+  if (isName || (Number.isInteger(granularity) && granularity > 0)) return granularity;
+  throw invalid("granularity", granularity, "row, tensor or a number of columns");
+}
+
+function expectTag(data: Json, field: string, expected: string): void {
+  const found = tagOf(data[field]);
+  if (found === undefined || String(found).toUpperCase() === expected) return;
+  throw new HalftoneError("unsupported", "Cannot use a torchao config", { field, found, expected });
+}
+
+function tagOf(value: unknown): unknown {
+  return typeof value === "object" && value !== null ? (value as Json)._data : value ?? undefined;
+}
+
+function tag(type: string, data: string): JsonValue {
+  return { _type: type, _data: data };
+}
+
+function object(type: string, version: number, data: JsonValue) {
+  return { _type: type, _version: version, _data: data };
+}
+
+function dynamic(found: string): HalftoneError {
+  return new HalftoneError("unsupported", "Cannot quantize activations as torchao does", {
+    field: "quant_type",
+    found,
+    expected: "a weight-only format",
+    remedy: "Use int8wo, int4wo or float8wo_e4m3, or bitsandbytes:int8",
+  });
+}
+
+function invalid(field: string, found: unknown, expected: string): HalftoneError {
+  const message = "Cannot use a torchao config";
+  return new HalftoneError("quantization_config", message, { field, found, expected });
+}
