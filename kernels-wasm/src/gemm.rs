@@ -215,10 +215,14 @@ pub unsafe fn pack_rows(
 ) {
     let row = |r: usize| if r < rows { source(r) } else { ZEROS.as_ptr() };
     let rows = [row(0), row(1), row(2), row(3), row(4), row(5)];
-    let mut k = 0;
-    while k < count {
-        let n = (count - k).min(4);
-        let at = |r: usize| load_some(rows[r].add(k), n);
+    pack_words(|r, k| load_some(rows[r].add(k), count - k), count, into);
+}
+
+/// Packs MR rows of 32-bit words; `words(r, k)` gives the four words of row r from k on.
+#[inline(always)]
+pub unsafe fn pack_words(words: impl Fn(usize, usize) -> v128, count: usize, into: *mut f32) {
+    for k in (0..count).step_by(4) {
+        let at = |r: usize| words(r, k);
         let (a, b, c, d) = transpose(at(0), at(1), at(2), at(3));
         let (e, f) = (at(4), at(5));
         let low = i32x4_shuffle::<0, 4, 1, 5>(e, f);
@@ -232,7 +236,6 @@ pub unsafe fn pack_rows(
         v128_store64_lane::<0>(high, to.add(2 * MR + 4) as *mut u64);
         store(to.add(3 * MR), d);
         v128_store64_lane::<1>(high, to.add(3 * MR + 4) as *mut u64);
-        k += 4;
     }
 }
 

@@ -1,5 +1,5 @@
 //! LLM.int8(): rows of x rounded to int8, exact int32 sums, and the columns that hold an outlier apart in
-//! float. Three tape steps: mark the outlier columns, find the rows' absmax, multiply.
+//! float. Three tape steps: mark the outlier columns, round the rows, multiply.
 
 use crate::control::Context;
 use crate::gemm::{self, Finish, Tiling, K_BLOCK, MR, NR};
@@ -20,11 +20,15 @@ pub struct LinearInt8 {
     marks: *mut u32,
     /// [m]: the largest |x| below the threshold of each row.
     absmax: *mut f32,
+    /// [m, k to a multiple of 8]: x as int8, zero at outlier columns and beyond k.
+    codes: *mut i8,
 }
 
-/// Columns of a marking tile, rows of an absmax tile.
+/// Columns of a marking tile, rows of a rounding tile.
 const MARK_COLUMNS: usize = 64;
-const ABSMAX_ROWS: usize = 8;
+const ROUND_ROWS: usize = 8;
+/// Codes are read eight at a time.
+const CODE_UNIT: usize = 8;
 
 /// x as bitsandbytes sees it: rounded to float16.
 #[inline(always)]
@@ -74,20 +78,58 @@ fn outlier_free() -> v128 {
     u32x4_splat(0)
 }
 
-pub unsafe fn find_absmax(p: &LinearInt8, context: &Context) {
-    let (m, k) = (p.m as usize, p.k as usize);
-    let limit = f32x4_splat(if p.threshold > 0.0 { p.threshold } else { f32::INFINITY });
-    while let Some(tile) = context.next_tile(m.div_ceil(ABSMAX_ROWS)) {
-        let first = tile * ABSMAX_ROWS;
-        for row in first..(first + ABSMAX_ROWS).min(m) {
-            let mut largest = f32x4_splat(0.0);
-            for column in (0..k).step_by(4) {
-                let x = half_values(p.x.at(row).add(column), (k - column).min(4));
-                let magnitude = f32x4_abs(x);
-                largest = f32x4_pmax(largest, v128_and(magnitude, f32x4_lt(magnitude, limit)));
-            }
-            *p.absmax.add(row) = max_lanes(largest);
+pub unsafe fn round_rows(p: &LinearInt8, context: &Context) {
+    let m = p.m as usize;
+    while let Some(tile) = context.next_tile(m.div_ceil(ROUND_ROWS)) {
+        let first = tile * ROUND_ROWS;
+        for row in first..(first + ROUND_ROWS).min(m) {
+            let absmax = p.find_absmax(row);
+            *p.absmax.add(row) = absmax;
+            p.round_row(row, if absmax == 0.0 { 0.0 } else { 127.0 / absmax });
         }
+    }
+}
+
+impl LinearInt8 {
+    /// The largest |x| of a row below the threshold.
+    unsafe fn find_absmax(&self, row: usize) -> f32 {
+        let (x, k) = (self.x.at(row), self.k as usize);
+        let limit = if self.threshold > 0.0 { self.threshold } else { f32::INFINITY };
+        let limit = f32x4_splat(limit);
+        let mut largest = f32x4_splat(0.0);
+        for column in (0..k).step_by(4) {
+            let magnitude = f32x4_abs(half_values(x.add(column), k - column));
+            largest = f32x4_pmax(largest, v128_and(magnitude, f32x4_lt(magnitude, limit)));
+        }
+        max_lanes(largest)
+    }
+
+    fn code_stride(&self) -> usize {
+        gemm::round_up(self.k as usize, CODE_UNIT)
+    }
+
+    unsafe fn round_row(&self, row: usize, inverse: f32) {
+        let k = self.k as usize;
+        let codes = self.codes.add(row * self.code_stride());
+        for column in (0..self.code_stride()).step_by(CODE_UNIT) {
+            let low = self.round_four(row, column, k, inverse);
+            let high = self.round_four(row, column + 4, k, inverse);
+            let pair = i16x8_narrow_i32x4(low, high);
+            let packed = i8x16_narrow_i16x8(pair, pair);
+            v128_store64_lane::<0>(packed, codes.add(column) as *mut u64);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn round_four(&self, row: usize, column: usize, k: usize, inverse: f32) -> v128 {
+        if column >= k {
+            return i32x4_splat(0);
+        }
+        let left = k - column;
+        let x = half_values(self.x.at(row).add(column), left);
+        let marks = load_some(self.marks.add(column) as *const f32, left);
+        let code = f32x4_nearest(f32x4_mul(x, f32x4_splat(inverse)));
+        i32x4_trunc_sat_f32x4(v128_and(code, u32x4_eq(marks, u32x4_splat(0))))
     }
 }
 
@@ -174,7 +216,7 @@ unsafe fn integer_sums(
             pack_integer_panel(weight, column + j, NR.min(columns - j), first, count, regions.rows, panel);
         }
         for i in (0..rows).step_by(MR) {
-            pack_integer_strip(p, row + i, MR.min(rows - i), first, count, regions.strip as *mut i16);
+            pack_integer_strip(p, row + i, MR.min(rows - i), first, count, regions.strip);
             for j in (0..columns).step_by(NR) {
                 let panel = (regions.panels as *mut i16).add(j * K_BLOCK);
                 let c = (regions.sums as *mut i32).add(i * stride + j);
@@ -212,36 +254,26 @@ unsafe fn pack_integer_panel(
     gemm::pack_panel(|r| rows.add(r * K_BLOCK) as *const f32, NR, words, into as *mut f32);
 }
 
-/// The int8 codes of MR rows of x as [pair][MR][2], zero at outlier columns.
+/// The int8 codes of MR rows of x as [pair][MR][2], widened.
 unsafe fn pack_integer_strip(
     p: &LinearInt8,
     row: usize,
     rows: usize,
     k: usize,
     count: usize,
-    into: *mut i16,
+    into: *mut f32,
 ) {
-    core::ptr::write_bytes(into, 0, MR * gemm::round_up(count, 2));
-    for r in 0..rows {
-        let absmax = *p.absmax.add(row + r);
-        if absmax == 0.0 {
-            continue;
+    let stride = p.code_stride();
+    let first = p.codes.add(row * stride + k);
+    // A pair of i16 is one word, so four words are eight codes.
+    let words = |r: usize, word: usize| {
+        if r < rows {
+            i16x8_load_extend_i8x8(first.add(r * stride + 2 * word))
+        } else {
+            i16x8_splat(0)
         }
-        let inverse = f32x4_splat(127.0 / absmax);
-        let x = p.x.at(row + r).add(k);
-        for i in (0..count).step_by(4) {
-            let left = (count - i).min(4);
-            let keep = u32x4_eq(load_some(p.marks.add(k + i) as *const f32, left), u32x4_splat(0));
-            let code = f32x4_nearest(f32x4_mul(half_values(x.add(i), left), inverse));
-            let code = i32x4_trunc_sat_f32x4(v128_and(code, keep));
-            let packed = i16x8_narrow_i32x4(code, code);
-            let to = into.add(i * MR + 2 * r);
-            v128_store32_lane::<0>(packed, to as *mut u32);
-            if left > 2 {
-                v128_store32_lane::<1>(packed, to.add(2 * MR) as *mut u32);
-            }
-        }
-    }
+    };
+    gemm::pack_words(words, count.div_ceil(2), into);
 }
 
 /// C [MR, NR] of int32 (rows `stride` apart) = (C when `add`) + strip [pairs][MR][2] x panel [pairs][NR][2].

@@ -7,7 +7,7 @@ use crate::{attention, convolution, elementwise, linear, linear_int8, matmul, no
 
 // Opcodes of steps that only this backend knows; src/backends/wasm/tape_opcodes.ts holds the same.
 const MARK_OUTLIERS: u32 = 100;
-const FIND_ABSMAX: u32 = 101;
+const ROUND_ROWS: u32 = 101;
 const LINEAR_INT8: u32 = 102;
 const GROUP_SUMS: u32 = 103;
 const GROUP_APPLY: u32 = 104;
@@ -59,7 +59,7 @@ unsafe fn run_step(opcode: u32, parameters: *const u32, step: u32, context: &Con
         OP_ATTENTION => call!(parameters, attention::run, context),
         OP_HEAD_NORM_ROPE => call!(parameters, rope::run, context),
         MARK_OUTLIERS => call!(parameters, linear_int8::mark_outliers, context),
-        FIND_ABSMAX => call!(parameters, linear_int8::find_absmax, context),
+        ROUND_ROWS => call!(parameters, linear_int8::round_rows, context),
         LINEAR_INT8 => call!(parameters, linear_int8::multiply, context),
         GROUP_SUMS => call!(parameters, norm::group_sums, context),
         GROUP_APPLY => call!(parameters, norm::group_apply, context),

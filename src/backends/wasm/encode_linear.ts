@@ -6,6 +6,9 @@ import type { StepEncoder } from "./encode.ts";
 import { invalid, type MatrixView } from "./operand_view.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
+/** Rows of int8 codes are padded to this; kernels-wasm/src/linear_int8.rs. */
+const CODE_UNIT = 8;
+
 /** output, bias, gate, residual, activation. */
 function epilogue(
   encoder: StepEncoder,
@@ -24,7 +27,7 @@ function epilogue(
   ];
 }
 
-/** linear: m, n, k, x, weight, epilogue; with LLM.int8() also threshold, marks, absmax, in three steps. */
+/** linear: m, n, k, x, weight, epilogue; with LLM.int8() also threshold, marks, absmax, codes, in three steps. */
 export function encodeLinear(encoder: StepEncoder): void {
   if (encoder.step.op !== "linear") return;
   const { activation, activations } = encoder.step.attributes;
@@ -47,9 +50,10 @@ export function encodeLinear(encoder: StepEncoder): void {
   checkInt8Weight(encoder);
   const marks = encoder.scratch(x.columns * 4);
   const absmax = encoder.scratch(x.rows * 4);
-  const all = [...parameters, float(activations.threshold), marks, absmax];
+  const codes = encoder.scratch(x.rows * Math.ceil(x.columns / CODE_UNIT) * CODE_UNIT);
+  const all = [...parameters, float(activations.threshold), marks, absmax, codes];
   encoder.emit(all, TAPE_OPCODE.markOutliers);
-  encoder.emit(all, TAPE_OPCODE.findAbsmax);
+  encoder.emit(all, TAPE_OPCODE.roundRows);
   encoder.emit(all, TAPE_OPCODE.linearInt8);
 }
 

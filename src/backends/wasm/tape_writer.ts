@@ -3,7 +3,7 @@
 /** Opcodes of steps only this backend knows; kernels-wasm/src/tape.rs holds the same numbers. */
 export const TAPE_OPCODE = {
   markOutliers: 100,
-  findAbsmax: 101,
+  roundRows: 101,
   linearInt8: 102,
   groupSums: 103,
   groupApply: 104,
