@@ -1,6 +1,7 @@
 /** The command line as a whole. */
 
 import { Command } from "commander";
+import { benchCommand } from "./commands/bench.ts";
 import { dequantizeCommand } from "./commands/dequantize.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { formatsCommand } from "./commands/formats.ts";
@@ -23,9 +24,17 @@ export function createProgram(): Command {
     inspectCommand(),
     planCommand(),
     formatsCommand(),
+    benchCommand(),
     doctorCommand(),
     serveCommand(),
   ];
-  for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
+  for (const command of commands) program.addCommand(inheriting(command, program));
   return program;
+}
+
+/** A command, and those under it, that fail as the program does. */
+function inheriting(command: Command, parent: Command): Command {
+  command.copyInheritedSettings(parent);
+  for (const child of command.commands) inheriting(child, command);
+  return command;
 }

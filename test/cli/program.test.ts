@@ -26,13 +26,26 @@ const OPTIONS: Readonly<Record<string, readonly string[]>> = {
   inspect: ["--json"],
   plan: [...SIZE, ...MODEL, "--text", "--json"],
   formats: ["--json"],
+  bench: [],
+  "bench formats": [
+    ...SIZE.filter((option) => option !== "--max-sequence-length"),
+    "--model",
+    "--backend",
+    "--threads",
+    "--prompt",
+    "--seed",
+    "--formats",
+    "--output-dir",
+    "--json",
+  ],
   doctor: ["--json"],
   serve: [...MODEL, "--host", "--port", "--token", "--queue"],
 };
 
 test("the commands have the options that they promise", () => {
-  const found = createProgram().commands.map((command) => [
-    command.name(),
+  const { commands } = createProgram();
+  const found = commands.flatMap((command) => [command, ...command.commands]).map((command) => [
+    commands.includes(command) ? command.name() : `${command.parent!.name()} ${command.name()}`,
     command.options.map((option) => option.long).toSorted(),
   ]);
   const expected = Object.entries(OPTIONS).map(([name, options]) => [name, options.toSorted()]);

@@ -1,0 +1,130 @@
+/** One picture and one velocity per format, with what they took and how far they are from float32. */
+
+import { HalftoneError } from "../../src/errors.ts";
+import { FluxPipeline } from "../../src/pipelines/flux.ts";
+import type { FluxPipelineOptions, MemoryReport } from "../../src/pipelines/flux_options.ts";
+import type { PipelineImage } from "../../src/pipelines/image.ts";
+import { formatTable } from "../../src/quantization/format_table.ts";
+import { parseQuantizeFlags } from "../../src/quantization/formats.ts";
+import type { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { TorchGenerator } from "../../src/tensor/random.ts";
+
+/** What all formats have in common. */
+export interface FormatBenchRequest {
+  /** A model folder. */
+  readonly model: string;
+  readonly prompt: string;
+  readonly seed: number;
+  /** The model's own values where absent. */
+  readonly width?: number;
+  readonly height?: number;
+  readonly numInferenceSteps?: number;
+  readonly maxSequenceLength?: number;
+  readonly guidanceScale?: number;
+  readonly backend: FluxPipelineOptions["backend"];
+  readonly threads?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** What a format gave. */
+export interface FormatRun {
+  /** `METHOD:FORMAT`, or the type of dense weights. */
+  readonly name: string;
+  readonly bitsPerWeight: number | null;
+  readonly memory: MemoryReport;
+  /** Seconds of the denoising steps; the run before them has warmed everything up. */
+  readonly stepSeconds: readonly number[];
+  readonly image: PipelineImage;
+  /** The velocity of a single step from fixed noise, [1, tokens, features]. */
+  readonly velocity: Float32Array;
+  /** The backend that ran it. */
+  readonly backend: string;
+}
+
+const DENSE = { float32: 32, bfloat16: 16 } as const;
+
+/**
+ * The runs of the table: float32, with which the others are compared, bfloat16, and the formats named
+ * (all that quantize on the fly when none is). Throws `invalid_argument` for a name that is unknown.
+ */
+export function benchedFormats(chosen: readonly string[]): string[] {
+  const known = formatTable().filter(({ onTheFly }) => onTheFly).map(({ name }) => name);
+  const unknown = chosen.find((name) => !known.includes(name));
+  if (unknown === undefined) return [...Object.keys(DENSE), ...chosen.length > 0 ? chosen : known];
+  throw new HalftoneError("invalid_argument", "Cannot compare a format", {
+    field: "--formats",
+    found: unknown,
+    expected: `some of ${known.join(",")}`,
+  });
+}
+
+/** Runs a format in a pipeline and on a backend of its own, so that peaks do not add up. */
+export async function runFormat(name: string, request: FormatBenchRequest): Promise<FormatRun> {
+  const { model, backend, threads, signal } = request;
+  const pipeline = await FluxPipeline.fromPretrained(model, {
+    backend,
+    threads,
+    signal,
+    ...weightOptions(name),
+  });
+  await using _disposed = pipeline;
+  const velocity = await velocityOf(pipeline, request);
+  const { images, memory, timings } = await pipeline.generate({
+    ...generateOptions(request),
+    seed: request.seed,
+  });
+  return {
+    name,
+    bitsPerWeight: bitsOf(name),
+    memory,
+    stepSeconds: timings.steps,
+    image: images[0]!,
+    velocity,
+    backend: pipeline.backend.name,
+  };
+}
+
+function weightOptions(name: string): FluxPipelineOptions {
+  return isDense(name) ? { dtype: name } : { quantizationConfig: parseQuantizeFlags([name]) };
+}
+
+function isDense(name: string): name is keyof typeof DENSE {
+  return name in DENSE;
+}
+
+function bitsOf(name: string): number | null {
+  if (isDense(name)) return DENSE[name];
+  return formatTable().find((row) => row.name === name)?.bitsPerWeight ?? null;
+}
+
+function generateOptions(request: FormatBenchRequest) {
+  const { model: _model, backend: _backend, threads: _threads, seed: _seed, ...rest } = request;
+  return rest;
+}
+
+/** A single step goes from noise level 1 to 0, so the velocity is the noise less what comes out. */
+async function velocityOf(
+  pipeline: FluxPipeline,
+  request: FormatBenchRequest,
+): Promise<Float32Array> {
+  const options = {
+    ...generateOptions(request),
+    numInferenceSteps: 1,
+    outputType: "latent",
+  } as const;
+  const noise = await noiseOf(pipeline, request);
+  const { latents } = await pipeline.generate({ ...options, latents: noise });
+  const after = latents.toFloat32();
+  return noise.toFloat32().map((value, index) => value - after[index]!);
+}
+
+/** Noise in the shape that the pipeline's latents have. */
+async function noiseOf(pipeline: FluxPipeline, request: FormatBenchRequest): Promise<HostTensor> {
+  const { latents } = await pipeline.generate({
+    ...generateOptions(request),
+    numInferenceSteps: 1,
+    outputType: "latent",
+    seed: request.seed,
+  });
+  return new TorchGenerator(request.seed).randn([...latents.shape]);
+}

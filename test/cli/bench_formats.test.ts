@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { decode } from "fast-png";
+import { contactSheet } from "../../cli/bench/contact_sheet.ts";
+import { psnr, relativeL2 } from "../../cli/bench/format_report.ts";
+import { benchedFormats } from "../../cli/bench/format_runs.ts";
+import { GLYPH_HEIGHT, GLYPH_WIDTH, hasDot } from "../../cli/bench/glyphs.ts";
+import { PipelineImage } from "../../src/pipelines/image.ts";
+import { formatTable } from "../../src/quantization/format_table.ts";
+import { runHalftone } from "./halftone_process.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "halftone-bench-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+test("distances are those of their definitions", () => {
+  assert.equal(relativeL2(Float32Array.of(3, 0), Float32Array.of(3, 4)), 4 / 5);
+  assert.equal(psnr(Uint8Array.of(0, 255), Uint8Array.of(0, 255)), null);
+  assert.equal(psnr(Uint8Array.of(0, 255), Uint8Array.of(255, 0)), 0);
+  // A mean squared error of 1: 20 log10(255).
+  assert.ok(Math.abs(psnr(Uint8Array.of(1, 1), Uint8Array.of(0, 2))! - 48.1308) < 1e-4);
+});
+
+test("all formats that quantize on the fly are compared, after the dense types", () => {
+  const names = formatTable().filter(({ onTheFly }) => onTheFly).map(({ name }) => name);
+  assert.deepEqual(benchedFormats([]), ["float32", "bfloat16", ...names]);
+  assert.deepEqual(benchedFormats(["bitsandbytes:nf4"]).slice(2), ["bitsandbytes:nf4"]);
+  assert.throws(() => benchedFormats(["nf4"]), /invalid_argument|Cannot compare/);
+});
+
+test("every printable character of ASCII has dots of its own", () => {
+  const pictures = Array.from({ length: 95 }, (_, index) => {
+    const character = String.fromCharCode(32 + index);
+    const dots = Array.from(
+      { length: GLYPH_WIDTH * GLYPH_HEIGHT },
+      (_, dot) => hasDot(character, dot % GLYPH_WIDTH, Math.floor(dot / GLYPH_WIDTH)) ? "#" : ".",
+    );
+    return dots.join("");
+  });
+  assert.equal(new Set(pictures).size, 95);
+  assert.ok(!pictures[0]!.includes("#"));
+});
+
+test("a contact sheet has every picture and its text", () => {
+  const image = new PipelineImage(20, 10, new Uint8Array(600).fill(200));
+  const sheet = contactSheet([{ image, lines: ["ab", "c"] }, { image, lines: ["d", ""] }]);
+  assert.deepEqual([sheet.width, sheet.height], [8 + 2 * 28, 8 + 10 + 4 + 20 + 8]);
+  const at = (x: number, y: number) => sheet.pixels[3 * (y * sheet.width + x)];
+  assert.deepEqual([at(8, 8), at(27, 17), at(28, 17), at(36, 8)], [200, 200, 236, 200]);
+  for (let x = 0; x < GLYPH_WIDTH; x++) {
+    for (let y = 0; y < GLYPH_HEIGHT; y++) {
+      assert.equal(at(8 + x, 22 + y), hasDot("a", x, y) ? 24 : 236, `a, ${x}, ${y}`);
+      assert.equal(at(36 + x, 22 + y), hasDot("d", x, y) ? 24 : 236, `d, ${x}, ${y}`);
+    }
+  }
+});
+
+test("a large picture is made smaller by averaging", () => {
+  const pixels = Uint8Array.from({ length: 3 * 512 * 2 }, (_, index) => index % 6 < 3 ? 100 : 200);
+  const sheet = contactSheet([{ image: new PipelineImage(512, 2, pixels), lines: [] }]);
+  assert.deepEqual([sheet.width, sheet.height], [8 + 264, 8 + 1 + 4 + 8]);
+  assert.equal(sheet.pixels[3 * (8 * sheet.width + 8)], 150);
+});
+
+test("bench formats writes a table, its numbers and the pictures", async () => {
+  const size = ["--width", "64", "--height", "32", "--steps", "2", "--seed", "3"];
+  const formats = ["--formats", "bitsandbytes:int8, bitsandbytes:nf4"];
+  const words = ["bench", "formats", ...size, ...formats, "--output-dir", "out", "--json"];
+  const { code, stdout, stderr } = await runHalftone(words, folder);
+  assert.equal(code, 0, stderr);
+  const report = JSON.parse(stdout);
+  assert.deepEqual(JSON.parse(readFileSync(join(folder, "out/demo.json"), "utf8")), report);
+  assert.deepEqual(readdirSync(join(folder, "out")).sort(), ["demo.json", "demo.md", "demo.png"]);
+  assert.deepEqual([report.width, report.height, report.steps], [64, 32, 2]);
+  const [float32, bfloat16, int8, nf4] = report.formats;
+  assert.deepEqual([float32.name, float32.velocityError, float32.psnr], ["float32", 0, null]);
+  assert.equal(float32.storedBytes, 2 * bfloat16.storedBytes);
+  assert.ok(nf4.storedBytes < int8.storedBytes && int8.storedBytes < bfloat16.storedBytes);
+  assert.ok(int8.velocityError > 0 && nf4.velocityError > int8.velocityError);
+  assert.ok(nf4.peakBytes > nf4.residentBytes && nf4.secondsPerStep > 0);
+  const page = readFileSync(join(folder, "out/demo.md"), "utf8");
+  assert.match(page, /\| `bitsandbytes:nf4` +\| +4\.50 \|/);
+  // Four pictures of 64x32 in one row, three lines of text under each.
+  const sheet = decode(readFileSync(join(folder, "out/demo.png")));
+  assert.deepEqual([sheet.width, sheet.height], [8 + 4 * (15 * 6 + 8), 8 + 32 + 4 + 30 + 8]);
+});
+
+test("bench formats refuses an unknown format before anything is drawn or written", async () => {
+  const words = ["bench", "formats", "--formats", "nf5", "--output-dir", "none"];
+  const { code, stderr } = await runHalftone(words, folder);
+  assert.equal(code, 1);
+  assert.match(stderr, /^error\[invalid_argument\]: .*--formats.*nf5/m);
+  assert.ok(!readdirSync(folder).includes("none"));
+});
