@@ -19,7 +19,7 @@ import {
   rsqrt,
   subtract,
 } from "./builders.ts";
-import { type Graph, type GraphNode, type Operand, Tensor, Weight } from "./graph.ts";
+import { type Graph, type GraphNode, type Operand, type Tensor, Weight } from "./graph.ts";
 import type { Activation, OpName } from "./op_table.ts";
 
 type Node<Op extends OpName> = Extract<GraphNode, { op: Op }>;
