@@ -66,17 +66,27 @@ function describe(message: string, detail: ErrorDetail): string {
   ].filter(Boolean).join(", ");
   const values = [
     detail.found !== undefined && `found ${quote(detail.found)}`,
-    detail.expected !== undefined && `expected ${quote(detail.expected)}`,
+    detail.expected !== undefined && `expected ${plain(detail.expected)}`,
   ].filter(Boolean).join(", ");
-  return [
-    place ? `${message} (${place})` : message,
-    values,
-    detail.remedy,
-  ].filter(Boolean).join(". ");
+  const what = [place ? `${message} (${place})` : message, values].filter(Boolean).join(": ");
+  return detail.remedy ? `${what}. ${detail.remedy}` : what;
 }
 
+/** Longest value shown whole. */
+const MOST_CHARACTERS = 200;
+
+/** A value from outside: strings in quotes, long ones cut. */
 function quote(value: unknown): string {
-  const text = typeof value === "string" ? value : JSON.stringify(value) ?? String(value);
-  const short = text.length > 200 ? `${text.slice(0, 200)}...` : text;
+  const text = plain(value);
+  const short = text.length > MOST_CHARACTERS ? `${text.slice(0, MOST_CHARACTERS)}...` : text;
   return typeof value === "string" ? `"${short}"` : short;
+}
+
+/** Names in files may hold anything, also what a terminal would obey or what swaps text around. */
+function plain(value: unknown): string {
+  const text = typeof value === "string" ? value : JSON.stringify(value) ?? String(value);
+  return text.replace(
+    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,
+    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
+  );
 }

@@ -63,6 +63,6 @@ test("codes of no or too many bits, and short streams, are refused", async () =>
   await assertFails(
     () => unpackCodes(new Uint8Array(2), 4, 5),
     "invalid_argument",
-    /expected "3 bytes/,
+    /expected 3 bytes/,
   );
 });
