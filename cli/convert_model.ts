@@ -35,7 +35,8 @@ export async function convertModel(
   return await Promise.all(chosen.map((name) => sizeLine(name, ...pathsOf(name))));
 }
 
-async function sizeLine(name: string, source: string, destination: string): Promise<string> {
+/** A line with the bytes of weights before and after. */
+export async function sizeLine(name: string, source: string, destination: string): Promise<string> {
   const [before, after] = [await weightBytes(source), await weightBytes(destination)];
   return `${name}: ${byteText(before)} -> ${byteText(after)}`;
 }

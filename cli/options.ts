@@ -10,6 +10,8 @@ export interface ModelOptions {
   readonly strict?: true;
   readonly dtype?: "float32" | "bfloat16";
   readonly quantize: readonly string[];
+  readonly transformer?: string;
+  readonly textEncoder2?: string;
 }
 
 /** Adds the options of `ModelOptions`. */
@@ -17,6 +19,8 @@ export function addModelOptions(command: Command): Command {
   return addQuantizeOption(
     command
       .option("--model <dir|id>", "the model's folder (default: the demo model)")
+      .option("--transformer <file>", "a .gguf or .safetensors file with the transformer's weights")
+      .option("--text-encoder-2 <file>", "the same for T5")
       .addOption(
         new Option("--backend <name>", "where the arithmetic runs")
           .choices(["auto", "reference", "wasm"]).default("auto"),

@@ -51,5 +51,7 @@ export async function pipelineOptions(
     threads: options.threads,
     strict: options.strict,
     quantizationConfig,
+    transformer: options.transformer,
+    textEncoder2: options.textEncoder2,
   };
 }

@@ -15,13 +15,14 @@ import { interruptible } from "../interrupt.ts";
 import { modelOfConfig } from "../model_classes.ts";
 import { addQuantizeOption } from "../options.ts";
 import { createProgress, type Progress } from "../progress.ts";
+import { quantizeGgufFile } from "../quantize_gguf.ts";
 
 /** The command. */
 export function quantizeCommand(): Command {
   const command = new Command("quantize")
     .description("Write a checkpoint in a quantization method's own layout")
     .argument("<src>", "a model folder, a component's folder, or a .safetensors file")
-    .argument("<dst>", "the same kind, to be written");
+    .argument("<dst>", "the same kind, to be written; or a .gguf file of one component");
   return addQuantizeOption(command).action(
     (source: string, destination: string, options: { quantize: readonly string[] }) =>
       interruptible((signal) => quantize(source, destination, options.quantize, signal)),
@@ -37,6 +38,11 @@ async function quantize(
   const pipelineConfig = parseQuantizeFlags(flags);
   if (pipelineConfig === undefined) throw nothingToDo();
   const progress = createProgress();
+  if (destination.endsWith(".gguf")) {
+    const line = await quantizeGgufFile(source, destination, flags, progress, signal);
+    progress.close();
+    return writeText(`${line}\n`);
+  }
   const lines = await convertModel(source, destination, {
     choose: (names) => Promise.resolve(chosenComponents(names, pipelineConfig)),
     convert: (from, to, name) => {

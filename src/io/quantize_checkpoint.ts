@@ -5,6 +5,7 @@
 
 import { HalftoneError } from "../errors.ts";
 import { dequantize } from "../quantization/dequantize.ts";
+import { GGUFQuantizationConfig } from "../quantization/gguf_config.ts";
 import { createPause } from "../quantization/pause.ts";
 import { type JsonValue, parseJsonKeepingNumbers } from "../quantization/python_json.ts";
 import type { QuantizationConfig, Quantizer, WrittenTensor } from "../quantization/quantizer.ts";
@@ -31,6 +32,7 @@ import { HostTensor } from "../tensor/host_tensor.ts";
 import { type Checkpoint, openCheckpoint, readConfig, type TensorEntry } from "./checkpoint.ts";
 import type { WriteCheckpointOptions, WrittenCheckpoint } from "./checkpoint_writer.ts";
 import type { Config } from "./config.ts";
+import { quantizeGgufFolder } from "./quantize_gguf.ts";
 import { type NamedTensor, writeCheckpoint } from "./write_checkpoint.ts";
 
 /** What both directions may be told. */
@@ -65,6 +67,10 @@ export async function quantizeCheckpoint(
   destination: string,
   options: QuantizeOptions,
 ): Promise<WrittenCheckpoint> {
+  const { quantizationConfig } = options;
+  if (quantizationConfig instanceof GGUFQuantizationConfig) {
+    return await quantizeGgufFolder(source, destination, { ...options, quantizationConfig });
+  }
   return await convert(source, destination, options, (checkpoint, config) => {
     const { quantizer, preQuantized } = resolveQuantizer(checkpoint, {
       linearNames: () => false,

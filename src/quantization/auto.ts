@@ -5,6 +5,7 @@
 
 import { HalftoneError } from "../errors.ts";
 import { BITSANDBYTES } from "./bitsandbytes.ts";
+import { GGUF } from "./gguf.ts";
 import type {
   Method,
   QuantizationConfig,
@@ -17,7 +18,7 @@ import { TORCHAO } from "./torchao.ts";
 export type { QuantizationConfig, Quantizer } from "./quantizer.ts";
 
 /** All methods. */
-export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO];
+export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO, GGUF];
 
 /** A config, or the dictionary of one as config.json holds it. */
 export type QuantizationConfigLike = QuantizationConfig | Readonly<Record<string, unknown>>;

@@ -202,7 +202,7 @@ export function quantizedInfo(
   dtype: WeightDType = computable(header.dtype) as WeightDType,
 ): WeightInfo | null {
   if (!quantizer || !isFloat(header.dtype) || !linearNames(name)) return null;
-  return quantizer.skips(moduleOf(name)) ? null : quantizer.describe(header.shape, dtype);
+  return quantizer.skips(moduleOf(name)) ? null : quantizer.describe(header.shape, dtype, name);
 }
 
 /**
