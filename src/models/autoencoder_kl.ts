@@ -38,6 +38,11 @@ export class AutoencoderKL {
     return 2 ** (this.config.blockOutChannels.length - 1);
   }
 
+  /** Latent pixels of a side that is decoded whole; Diffusers' tiling begins above it. */
+  get tileLatentSize(): number {
+    return Math.max(1, Math.trunc(this.config.sampleSize / this.scaleFactor));
+  }
+
   /** Whether a checkpoint tensor is the weight of a linear layer. */
   isLinearWeight(name: string): boolean {
     return /\.attentions\.\d+\.(to_q|to_k|to_v|to_out\.0|query|key|value|proj_attn)\.weight$/

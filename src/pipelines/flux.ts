@@ -32,7 +32,7 @@ import { checkPipelineOptions } from "./flux_pipeline_options.ts";
 import { describeRun, type FluxPlanOptions, type FluxPlanReport } from "./flux_plans.ts";
 import { parseFluxRequest } from "./flux_request.ts";
 import { encodeWith, type FluxParts, FluxRun } from "./flux_run.ts";
-import { fluxStages, type KeepPolicy, sizedStages, SMALLEST_SIZES } from "./flux_stages.ts";
+import { fluxStages, type MemoryPolicy, sizedStages, SMALLEST_SIZES } from "./flux_stages.ts";
 import { parseEncodeRequest } from "./prompt_source.ts";
 import { saveModelFolder, type SaveOptions } from "./save_pretrained.ts";
 import { StageClock } from "./stage_clock.ts";
@@ -111,8 +111,8 @@ export class FluxPipeline {
       const ownsBackend = wanted === undefined || typeof wanted === "string";
       const backend = ownsBackend ? await makeBackend(options) : backendOf(wanted);
       const clock = new StageClock();
-      const keep = keepPolicy(components, backend, options);
-      const stages = fluxStages(components, backend, clock, keep);
+      const policy = memoryPolicy(components, backend, options);
+      const stages = fluxStages(components, backend, clock, policy);
       const parts = { components, backend, ownsBackend, stages, clock, onWarning, onProgress };
       return new FluxPipeline(parts, options);
     } catch (error) {
@@ -235,16 +235,17 @@ function makeBackend(options: FluxPipelineOptions): Promise<Backend> {
  * Weights of the text encoders and of the modulation stay after use only where all weights fit: on the
  * backend, or in half of the machine's memory, from where they stream in.
  */
-function keepPolicy(
+function memoryPolicy(
   components: FluxComponents,
   backend: Backend,
   options: FluxPipelineOptions,
-): KeepPolicy {
+): MemoryPolicy {
   const machine = memoryBytes()?.total;
   const budget = machine === undefined ? backend.limits.residentWeightBytes : machine / 2;
   const fits = storedBytes(components) <= budget;
   return {
-    textEncoders: options.keepTextEncoders ?? fits,
-    modulation: options.keepModulation ?? fits,
+    keepTextEncoders: options.keepTextEncoders ?? fits,
+    keepModulation: options.keepModulation ?? fits,
+    vaeTiling: options.vaeTiling ?? false,
   };
 }

@@ -50,6 +50,11 @@ export interface FluxPipelineOptions {
   readonly keepTextEncoders?: boolean;
   /** The same for the modulation weights, which no step needs. */
   readonly keepModulation?: boolean;
+  /**
+   * Decodes pictures larger than the autoencoder was made for tile by tile, in less memory; false by
+   * default. The picture then differs a little, as in Diffusers after `enable_vae_tiling()`.
+   */
+  readonly vaeTiling?: boolean;
   /** Told what is odd but no error: a rounded size, a prompt that was cut; console.warn by default. */
   readonly onWarning?: (message: string) => void;
   /** Called after each weight that was loaded. */

@@ -15,6 +15,7 @@ const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "variant",
   "keepTextEncoders",
   "keepModulation",
+  "vaeTiling",
   "onWarning",
   "onProgress",
   "signal",

@@ -25,6 +25,7 @@ import { combinedHash } from "./plan_hash.ts";
 import type { PromptSource } from "./prompt_source.ts";
 import type { StageClock } from "./stage_clock.ts";
 import type { StageUse } from "./stage.ts";
+import { decodeTiled } from "./vae_tiling.ts";
 import { encodeSources, type PromptConditioning } from "./text_encoding.ts";
 
 /** What a pipeline is made of. */
@@ -157,23 +158,39 @@ export class FluxRun {
   }
 
   async #decode(packed: Float32Array, planHash: string): Promise<PipelineImage[]> {
-    const { sizes, images, signal } = this.#request;
+    const { sizes, images } = this.#request;
     const { config } = this.#parts.components.vae.model;
     const length = packed.length / images;
     const pictures: PipelineImage[] = [];
-    const sides = { height: 2 * sizes.rows, width: 2 * sizes.columns };
-    await this.#parts.stages.decode.run(sides, this.#use, async (program) => {
-      for (let image = 0; image < images; image++) {
-        const own = packed.subarray(image * length, (image + 1) * length);
-        program.write("latents", unscaleLatents(unpackLatents(own, sizes), config));
-        await program.run({ signal });
-        const decoded = program.read("image"); // [height, width, 3]
-        const [height, width] = decoded.shape;
-        const text = this.#textOf(image, planHash);
-        pictures.push(new PipelineImage(width, height, quantizePixels(decoded), text));
-      }
-    });
+    for (let image = 0; image < images; image++) {
+      const own = packed.subarray(image * length, (image + 1) * length);
+      const latents = unscaleLatents(unpackLatents(own, sizes), config);
+      const decoded = await this.#decodePicture(latents); // [height, width, 3]
+      const [height, width] = decoded.shape;
+      const text = this.#textOf(image, planHash);
+      pictures.push(new PipelineImage(width, height, quantizePixels(decoded), text));
+    }
     return pictures;
+  }
+
+  /** Whole, or by tiles where the stage decodes no more at once. */
+  #decodePicture(latents: HostTensor): Promise<HostTensor> {
+    const { stages: { decodedSides }, components: { vae } } = this.#parts;
+    const [height, width] = latents.shape;
+    const sides = decodedSides({ height, width });
+    const isWhole = sides.height === height && sides.width === width;
+    return isWhole
+      ? this.#decodePart(latents)
+      : decodeTiled(latents, vae.model, (tile) => this.#decodePart(tile));
+  }
+
+  #decodePart(latents: HostTensor): Promise<HostTensor> {
+    const [height, width] = latents.shape;
+    return this.#parts.stages.decode.run({ height, width }, this.#use, async (program) => {
+      program.write("latents", latents);
+      await program.run({ signal: this.#request.signal });
+      return program.read("image");
+    });
   }
 
   /** What a PNG tells of its making; nothing that differs between machines. */

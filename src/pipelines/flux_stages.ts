@@ -7,6 +7,7 @@ import type { FluxComponents, TextPart } from "./flux_components.ts";
 import type { PlannedStage } from "./memory_plan.ts";
 import { Stage, type StageSizes } from "./stage.ts";
 import type { StageClock } from "./stage_clock.ts";
+import { tileSides } from "./vae_tiling.ts";
 import type { TextEncoder } from "./text_encoding.ts";
 
 /** All stages, in the order of a run. */
@@ -16,12 +17,18 @@ export interface FluxStages {
   readonly modulation: Stage<{ steps: number }>;
   readonly denoise: Stage<{ height: number; width: number; textTokens: number }>;
   readonly decode: Stage<{ height: number; width: number }>;
+  /** Sides of what is decoded at once, for latents of these sides. */
+  decodedSides(latents: { height: number; width: number }): { height: number; width: number };
 }
 
-/** Which weights stay on the backend after use. */
-export interface KeepPolicy {
-  readonly textEncoders: boolean;
-  readonly modulation: boolean;
+/** What is traded for memory. */
+export interface MemoryPolicy {
+  /** Whether the text encoders' weights stay on the backend after use. */
+  readonly keepTextEncoders: boolean;
+  /** Whether the modulation weights do. */
+  readonly keepModulation: boolean;
+  /** Whether large pictures are decoded tile by tile. */
+  readonly vaeTiling: boolean;
 }
 
 /** Sizes of one picture's run. */
@@ -49,7 +56,7 @@ export function fluxStages(
   components: FluxComponents,
   backend: Backend,
   clock: StageClock,
-  keep: KeepPolicy,
+  policy: MemoryPolicy,
 ): FluxStages {
   const { transformer, vae, clip, t5 } = components;
   const textEncoder = <Model extends CLIPTextModel | T5EncoderModel>(
@@ -60,7 +67,7 @@ export function fluxStages(
     const stage = new Stage<{ tokens: number }>({
       name: component.name,
       component,
-      keepsWeights: keep.textEncoders,
+      keepsWeights: policy.keepTextEncoders,
       backend,
       clock,
       capture: (graph, sizes) => component.model.captureEncode(graph, sizes),
@@ -73,7 +80,7 @@ export function fluxStages(
     modulation: new Stage({
       name: "transformer.modulation",
       component: transformer,
-      keepsWeights: keep.modulation,
+      keepsWeights: policy.keepModulation,
       backend,
       clock,
       capture: (graph, sizes) => transformer.model.captureModulation(graph, sizes),
@@ -94,6 +101,7 @@ export function fluxStages(
       clock,
       capture: (graph, sizes) => vae.model.captureDecode(graph, sizes),
     }),
+    decodedSides: (latents) => policy.vaeTiling ? tileSides(latents, vae.model) : latents,
   };
 }
 
@@ -115,7 +123,7 @@ export function sizedStages(stages: FluxStages, sizes: FluxSizes): SizedStage[] 
   if (t5) add(t5.stage, { tokens: sizes.maxSequenceLength });
   add(modulation, { steps });
   add(denoise, { height: rows, width: columns, textTokens });
-  add(decode, { height: 2 * rows, width: 2 * columns });
+  add(decode, stages.decodedSides({ height: 2 * rows, width: 2 * columns }));
   return list;
 }
 

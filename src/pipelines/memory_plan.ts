@@ -35,11 +35,16 @@ export function checkArena(stages: readonly PlannedStage[], backend: Backend): v
   const { arenaBytes } = backend.limits;
   const tooLarge = stages.find((stage) => stage.plan.arenaBytes > arenaBytes);
   if (!tooLarge) return;
-  const isModulation = tooLarge.name.endsWith(".modulation");
-  throw new HalftoneError("out_of_memory", `Cannot fit ${tooLarge.name} into memory`, {
-    field: isModulation ? "numInferenceSteps" : "width",
+  const { name } = tooLarge;
+  throw new HalftoneError("out_of_memory", `Cannot fit ${name} into memory`, {
+    field: name === "transformer.modulation" ? "numInferenceSteps" : "width",
     found: `${tooLarge.plan.arenaBytes} bytes of intermediates`,
     expected: `at most ${arenaBytes} bytes on backend ${backend.name}`,
-    remedy: isModulation ? "Choose fewer steps" : "Choose a smaller width and height",
+    remedy: REMEDIES[name] ?? "Choose a smaller width and height",
   });
 }
+
+const REMEDIES: Readonly<Record<string, string>> = {
+  "transformer.modulation": "Choose fewer steps",
+  "vae.decode": "Choose a smaller width and height, or decode by tiles (vaeTiling)",
+};
