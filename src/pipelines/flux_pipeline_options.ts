@@ -9,6 +9,8 @@ const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "backend",
   "dtype",
   "quantizationConfig",
+  "transformer",
+  "textEncoder2",
   "threads",
   "strict",
   "residentWeightBytes",
