@@ -29,6 +29,7 @@ export async function openPipeline(
     ...await pipelineOptions(options, path),
     signal,
     onProgress: ({ stage, done, total }) => progress.show(`load ${stage}`, done, total, "weights"),
+    onWarning: (message) => progress.say(`warning: ${message}`),
   });
   return { path, pipeline, defaults };
 }

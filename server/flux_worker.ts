@@ -60,9 +60,15 @@ async function open(setup: PipelineSetup, signal: AbortSignal): Promise<void> {
     quantizationConfig: parseQuantizeFlags(setup.quantize),
     signal,
     onProgress: (progress) => scope.postMessage({ kind: "progress", progress }),
+    onWarning: warn,
   });
   maker = createFluxMaker({ pipeline, model, defaults, maxSequenceLength });
   scope.postMessage({ kind: "opened" });
+}
+
+/** Later warnings quote prompts, and those are the clients' own. */
+function warn(message: string): void {
+  if (running.has(OPENING)) scope.postMessage({ kind: "warning", message });
 }
 
 async function make(id: number, job: PictureJob, signal: AbortSignal): Promise<void> {

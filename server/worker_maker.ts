@@ -21,6 +21,7 @@ export interface WorkerMakerOptions {
   readonly setup: PipelineSetup;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: LoadProgress) => void;
+  readonly onWarning?: (message: string) => void;
 }
 
 /** Starts the thread and opens the pipeline on it. Throws what opening throws. */
@@ -43,14 +44,16 @@ class WorkerMaker implements PictureMaker {
   readonly #waiting = new Map<number, PromiseWithResolvers<MadePictures | undefined>>();
   readonly #closed = Promise.withResolvers<void>();
   readonly #onProgress: WorkerMakerOptions["onProgress"];
+  readonly #onWarning: WorkerMakerOptions["onWarning"];
   #nextId = OPENING;
 
-  constructor({ setup, onProgress }: WorkerMakerOptions) {
+  constructor({ setup, onProgress, onWarning }: WorkerMakerOptions) {
     this.model = setup.model;
     const { maxSequenceLength: _, ...defaults } = setup.defaults;
     this.defaults = defaults;
     this.#setup = setup;
     this.#onProgress = onProgress;
+    this.#onWarning = onWarning;
     this.#worker = spawnWorker(new URL("./flux_worker.ts", import.meta.url), "pictures");
     this.#worker.onMessage((message) => this.#receive(message as MakerAnswer));
     this.#worker.onError((error) => this.#failAll(error));
@@ -102,6 +105,8 @@ class WorkerMaker implements PictureMaker {
     switch (answer.kind) {
       case "progress":
         return this.#onProgress?.(answer.progress);
+      case "warning":
+        return this.#onWarning?.(answer.message);
       case "opened":
         return this.#waiting.get(OPENING)?.resolve(undefined);
       case "made":

@@ -28,6 +28,7 @@ export type MakerRequest =
 /** From the thread that makes pictures. */
 export type MakerAnswer =
   | { readonly kind: "progress"; readonly progress: LoadProgress }
+  | { readonly kind: "warning"; readonly message: string }
   | { readonly kind: "opened" }
   | { readonly kind: "made"; readonly id: number; readonly made: MadePictures }
   | { readonly kind: "failed"; readonly id: number; readonly error: PlainError }

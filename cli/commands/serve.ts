@@ -73,6 +73,7 @@ async function load(options: ServeOptions, signal: AbortSignal): Promise<Picture
     setup: { path, model, defaults, backend, threads, strict, dtype, quantize },
     signal,
     onProgress: ({ stage, done, total }) => progress.show(`load ${stage}`, done, total, "weights"),
+    onWarning: (message) => say(`warning: ${message}`),
   });
   progress.close();
   say(`ready: ${model}`);
