@@ -4,6 +4,7 @@ import { readModelIndex } from "../src/io/model_folder.ts";
 import { FluxPipeline } from "../src/pipelines/flux.ts";
 import type { FluxPipelineOptions } from "../src/pipelines/flux_options.ts";
 import { parseQuantizeFlags } from "../src/quantization/formats.ts";
+import type { PlainPipelineOptions } from "../server/worker_protocol.ts";
 import { requireComponents } from "./components.ts";
 import { type GenerationDefaults, readGenerationDefaults } from "./generation_defaults.ts";
 import { modelPath } from "./model_path.ts";
@@ -41,7 +42,7 @@ export async function openPipeline(
 export async function pipelineOptions(
   options: ModelOptions,
   path: string,
-): Promise<FluxPipelineOptions> {
+): Promise<PlainPipelineOptions & Pick<FluxPipelineOptions, "quantizationConfig">> {
   const quantizationConfig = parseQuantizeFlags(options.quantize);
   if (quantizationConfig !== undefined) {
     requireComponents(quantizationConfig, [...(await readModelIndex(path)).components.keys()]);

@@ -53,10 +53,7 @@ async function watched(id: number, action: (signal: AbortSignal) => Promise<void
 async function open(setup: PipelineSetup, signal: AbortSignal): Promise<void> {
   const { path, model, defaults: { maxSequenceLength, ...defaults } } = setup;
   const pipeline = await FluxPipeline.fromPretrained(path, {
-    backend: setup.backend,
-    threads: setup.threads,
-    strict: setup.strict,
-    dtype: setup.dtype,
+    ...setup.options,
     quantizationConfig: parseQuantizeFlags(setup.quantize),
     signal,
     onProgress: (progress) => scope.postMessage({ kind: "progress", progress }),

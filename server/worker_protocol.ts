@@ -1,7 +1,16 @@
 /** What the HTTP thread and the thread that makes pictures say to each other: plain data only. */
 
-import type { LoadProgress } from "../src/pipelines/flux_options.ts";
+import type { BackendName } from "../src/backends/select.ts";
+import type { FluxPipelineOptions, LoadProgress } from "../src/pipelines/flux_options.ts";
 import type { MadePictures, PictureDefaults, PictureJob } from "./picture_maker.ts";
+
+/** The options of a pipeline that are plain data, so that they can go to another thread. */
+export type PlainPipelineOptions =
+  & Omit<
+    FluxPipelineOptions,
+    "backend" | "quantizationConfig" | "signal" | "onProgress" | "onWarning"
+  >
+  & { readonly backend?: BackendName };
 
 /** Which pipeline to open, and how. */
 export interface PipelineSetup {
@@ -10,10 +19,7 @@ export interface PipelineSetup {
   /** The model's public name. */
   readonly model: string;
   readonly defaults: PictureDefaults & { readonly maxSequenceLength?: number };
-  readonly backend: "auto" | "reference" | "wasm";
-  readonly threads?: number;
-  readonly strict?: boolean;
-  readonly dtype?: "float32" | "bfloat16";
+  readonly options: PlainPipelineOptions;
   /** `[component=]method:format`. */
   readonly quantize: readonly string[];
 }

@@ -66,11 +66,11 @@ async function load(options: ServeOptions, signal: AbortSignal): Promise<Picture
   const progress = createProgress();
   const path = await modelPath(options.model);
   const model = publicName(options.model, path);
-  const { backend, threads, strict, dtype, quantize } = options;
   const defaults = await readGenerationDefaults(path);
-  await pipelineOptions(options, path); // what is wrong with them is better said from here
+  // A config is no plain data; the other thread makes it again from the flags checked here.
+  const { quantizationConfig: _, ...plain } = await pipelineOptions(options, path);
   const maker = await startWorkerMaker({
-    setup: { path, model, defaults, backend, threads, strict, dtype, quantize },
+    setup: { path, model, defaults, options: plain, quantize: options.quantize },
     signal,
     onProgress: ({ stage, done, total }) => progress.show(`load ${stage}`, done, total, "weights"),
     onWarning: (message) => say(`warning: ${message}`),
