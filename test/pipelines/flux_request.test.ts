@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
+import { HalftoneError } from "../../src/errors.ts";
 import type { FluxGenerateOptions } from "../../src/pipelines/flux_options.ts";
 import type { FluxTraits } from "../../src/pipelines/call_checks.ts";
 import { parseFluxRequest } from "../../src/pipelines/flux_request.ts";
@@ -158,4 +160,38 @@ test("without text encoders, prompts are refused and embeddings taken", () => {
   const traits = { ...TRAITS, hasTextEncoder2: false };
   assert.throws(() => parse({ prompt: "a" }, traits), { code: "invalid_argument" });
   assert.equal(parse(EMBEDS, traits).positive.kind, "embeds");
+});
+
+test("whatever the options are, a call is accepted or refused by name, never by accident", () => {
+  const tensor = fc.array(fc.nat(6), { maxLength: 4 }).map((shape) => zeros(...shape));
+  const value = fc.oneof(
+    fc.anything(),
+    fc.string(),
+    fc.integer(),
+    fc.double(),
+    fc.array(fc.oneof(fc.string(), fc.double()), { maxLength: 3 }),
+    tensor,
+    fc.constant(EMBEDS.promptEmbeds),
+    fc.constant(EMBEDS.pooledPromptEmbeds),
+  );
+  const fields = [
+    ...["prompt", "prompt2", "negativePrompt", "negativePrompt2", "promptEmbeds"],
+    ...["pooledPromptEmbeds", "negativePromptEmbeds", "negativePooledPromptEmbeds", "width"],
+    ...["height", "numInferenceSteps", "sigmas", "guidanceScale", "trueCfgScale", "seed"],
+    ...["numImagesPerPrompt", "generator", "latents", "maxSequenceLength", "outputType", "onStep"],
+  ];
+  const entry = fc.tuple(fc.constantFrom(...fields), value);
+  const options = fc.array(entry, { maxLength: 6 }).map((entries) => Object.fromEntries(entries));
+  fc.assert(
+    fc.property(options, (given) => {
+      try {
+        parse({ prompt: "a star", ...given });
+      } catch (error) {
+        assert.ok(error instanceof HalftoneError, String(error));
+        assert.equal(error.code, "invalid_argument");
+        assert.ok(error.detail.field);
+      }
+    }),
+    { numRuns: 1000 },
+  );
 });
