@@ -66,9 +66,9 @@ const DENSE = [
   /(^|\.)(attn_rel_b|relative_attention_bias)$/,
 ];
 
-/** Whether `text` names a mix. */
-export function isGgufMix(text: string): text is GgufMix {
-  return Object.hasOwn(GGUF_MIXES, text);
+/** Whether a value names a mix. */
+export function isGgufMix(value: unknown): value is GgufMix {
+  return typeof value === "string" && Object.hasOwn(GGUF_MIXES, value);
 }
 
 /** The type of a tensor (its whole name; any when absent) in a mix. */

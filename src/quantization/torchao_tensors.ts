@@ -16,6 +16,7 @@ import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
 import { packCodes, packedBytes, unpackCodes } from "./codes.ts";
 import { floatxFormat, floatxTable } from "./floatx.ts";
 import { checkFinite } from "./float_slices.ts";
+import { plainNumber, plainText } from "./plain_values.ts";
 import { type JsonValue, pythonJson } from "./python_json.ts";
 import type { QuantizedLayout } from "./quantized_tensor.ts";
 import { type EncodedWeight, moduleOf, type NamedTensor, type TensorReader } from "./quantizer.ts";
@@ -186,7 +187,7 @@ export function describeTorchao(name: string, checkpoint: TensorReader): StoredT
       };
     case "IntxUnpackedToInt8Tensor": {
       expectDType(name, qdata.dtype, ["int8"]);
-      const bits = Number(/^int([1-8])$/.exec(String(tagged(data.target_dtype)))?.[1]);
+      const bits = Number(/^int([1-8])$/.exec(plainText(tagged(data.target_dtype)))?.[1]);
       if (!(bits >= 1)) throw invalid(name, "target_dtype", data.target_dtype, "int1 to int8");
       return {
         form,
@@ -217,7 +218,8 @@ export function describeTorchao(name: string, checkpoint: TensorReader): StoredT
       };
     }
     case "FloatxTensor": {
-      const [ebits, mbits] = [Number(data.ebits), Number(data.mbits)];
+      expectDType(name, qdata.dtype, ["uint8"]);
+      const [ebits, mbits] = [plainNumber(data.ebits), plainNumber(data.mbits)];
       const valid = Number.isInteger(ebits) && Number.isInteger(mbits) && ebits > 0 && mbits >= 0 &&
         ebits + mbits <= 7;
       if (!valid) throw invalid(name, "ebits, mbits", `${ebits}, ${mbits}`, "at most 7 in all");

@@ -5,6 +5,7 @@
 
 import { HalftoneError } from "../errors.ts";
 import { floatxFormat } from "./floatx.ts";
+import { plainNumber, plainText } from "./plain_values.ts";
 import type { JsonValue } from "./python_json.ts";
 import type { Float8DType, Granularity, MappingType, Scheme } from "./torchao_schemes.ts";
 
@@ -254,25 +255,25 @@ export function quantTypeOfDict(dict: Json): TorchAoQuantType {
         granularity: granularityOfJson(data.granularity),
       });
     case "FPXWeightOnlyConfig":
-      return new FPXWeightOnlyConfig(Number(data.ebits), Number(data.mbits));
+      return new FPXWeightOnlyConfig(plainNumber(data.ebits), plainNumber(data.mbits));
     case "UIntXWeightOnlyConfig":
-      return uintxType(Number(String(tagOf(data.dtype)).slice(-1)), numberOf(data.group_size));
+      return uintxType(Number(plainText(tagOf(data.dtype)).slice(-1)), numberOf(data.group_size));
   }
-  if (/Dynamic|Static/.test(String(type))) throw dynamic(String(type));
+  if (/Dynamic|Static/.test(plainText(type))) throw dynamic(plainText(type));
   throw invalid("quant_type", type, "a weight-only config of torchao");
 }
 
 function numberOf(value: unknown): number | undefined {
-  return value === undefined || value === null ? undefined : Number(value);
+  return value === undefined || value === null ? undefined : plainNumber(value);
 }
 
 function granularityOfJson(value: unknown): Granularity | undefined {
   if (value === undefined || value === null) return undefined;
   const { _type: type, _data: data } = value as { _type?: string; _data?: Json };
   if (type === "PerTensor") return "tensor";
-  if (type === "PerRow" && (data?.dim === undefined || Number(data.dim) === -1)) return "row";
-  if (type === "PerAxis" && Number(data?.axis ?? 0) === 0) return "row";
-  if (type === "PerGroup") return Number(data?.group_size);
+  if (type === "PerRow" && (data?.dim === undefined || plainNumber(data.dim) === -1)) return "row";
+  if (type === "PerAxis" && plainNumber(data?.axis ?? 0) === 0) return "row";
+  if (type === "PerGroup") return plainNumber(data?.group_size);
   throw invalid("granularity", type ?? value, "PerRow, PerTensor, PerGroup or PerAxis(0)");
 }
 
@@ -290,7 +291,7 @@ function checkedGranularity(granularity: Granularity): Granularity {
 
 function expectTag(data: Json, field: string, expected: string): void {
   const found = tagOf(data[field]);
-  if (found === undefined || String(found).toUpperCase() === expected) return;
+  if (found === undefined || plainText(found).toUpperCase() === expected) return;
   throw new HalftoneError("unsupported", "Cannot use a torchao config", { field, found, expected });
 }
 

@@ -4,6 +4,7 @@ import type { FuzzTarget } from "../target.ts";
 import { checkpointTargets } from "./checkpoints.ts";
 import { CONFIG_TARGET, PIPELINE_CONFIG_TARGET } from "./configs.ts";
 import { GGUF_TARGET } from "./gguf.ts";
+import { ggufCheckpointTargets } from "./gguf_checkpoints.ts";
 import { SAFETENSORS_TARGET } from "./safetensors.ts";
 
 /** Every target; those of checkpoints follow the registry of methods. */
@@ -14,5 +15,6 @@ export async function fuzzTargets(): Promise<FuzzTarget[]> {
     CONFIG_TARGET,
     PIPELINE_CONFIG_TARGET,
     ...await checkpointTargets(),
+    ...await ggufCheckpointTargets(),
   ] as FuzzTarget[];
 }
