@@ -1,5 +1,9 @@
 import assert from "node:assert/strict";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { decode } from "fast-png";
 import OpenAI from "openai";
 import { type HalftoneProcess, runHalftone, startHalftone } from "../cli/halftone_process.ts";
@@ -122,4 +126,17 @@ test("an address that others can reach is refused without a token", async () => 
   const { code, stderr } = await runHalftone(["serve", "--host", "0.0.0.0", "--port", "0"]);
   assert.equal(code, 1);
   assert.match(stderr, /error\[invalid_argument\].*token/);
+});
+
+test("a model that cannot be loaded ends the server with the error's own code", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "halftone-serve-"));
+  try {
+    const demo = fileURLToPath(new URL("../../models/demo", import.meta.url));
+    cpSync(demo, folder, { recursive: true, filter: (path) => !path.endsWith(".safetensors") });
+    const { code, stderr } = await runHalftone(["serve", "--port", "0", "--model", folder]);
+    assert.equal(code, 1);
+    assert.match(stderr, /^error\[missing_file\]: .*transformer/m);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
