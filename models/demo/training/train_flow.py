@@ -1,0 +1,276 @@
+"""Phase 2: a small FluxTransformer2DModel and its T5 and CLIP encoders, trained together by flow matching.
+
+usage: train_flow.py FOLDER MINUTES PICTURES [--batch 32] [--threads 2] [--lr 1e-3] [--muon-lr 2e-3] [--compile]
+
+Continues from FOLDER/flow_state.pt when a run was broken off, else from the weights in FOLDER, else from nothing.
+Writes the averaged (EMA) weights to FOLDER as float32; `publish.py` turns them into bfloat16.
+"""
+import argparse
+import contextlib
+import copy
+import json
+import os
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+import latents
+from scenes import RELATIONS
+
+TEXT_TOKENS = 32
+TWO_SHAPES_SHARE = 0.6  # of a batch: two shapes are harder than one and make up 0.4 of the pictures
+CAPTION_DROP = 0.05  # share of empty captions, so that true guidance stays possible
+EMA_HORIZON = 0.998
+FLAT_SHARE = 0.25  # of the run at the full rate; then straight down to zero
+CHECKPOINT_MINUTES = 8
+# Shapes are decided at high noise: most of the run leans that way, the last part is even.
+NOISE_SHIFT = 0.8
+SHIFTED_SHARE = 0.85
+
+MODEL_INDEX = {
+    "_class_name": "FluxPipeline",
+    "_diffusers_version": "0.36.0",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "T5TokenizerFast"],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("minutes", type=float)
+    parser.add_argument("pictures", type=int)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=1e-3, help="AdamW: embeddings, first and last layers, norms, biases")
+    parser.add_argument("--muon-lr", type=float, default=2e-3, help="Muon: the matrices inside the blocks")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the transformer (needs a C++ compiler)")
+    return parser.parse_args()
+
+
+def build_models(clip_tokenizer):
+    """The three networks, untrained; adaLN and the last layer start at zero."""
+    t5 = T5EncoderModel(T5Config(
+        vocab_size=384, d_model=256, d_kv=32, d_ff=512, num_layers=2, num_heads=8, feed_forward_proj="gated-gelu",
+        dropout_rate=0.0, tie_word_embeddings=False, is_encoder_decoder=False, use_cache=False))
+    clip = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(clip_tokenizer), hidden_size=128, intermediate_size=512, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=77, projection_dim=128, hidden_act="quick_gelu",
+        bos_token_id=clip_tokenizer.bos_token_id, eos_token_id=clip_tokenizer.eos_token_id,
+        pad_token_id=clip_tokenizer.pad_token_id))
+    transformer = FluxTransformer2DModel(
+        in_channels=64, num_layers=2, num_single_layers=4, attention_head_dim=32, num_attention_heads=8,
+        joint_attention_dim=256, pooled_projection_dim=128, guidance_embeds=False, axes_dims_rope=(8, 12, 12))
+    for name, weight in transformer.named_parameters():
+        if ("norm" in name and "linear" in name) or name.startswith("proj_out."):
+            torch.nn.init.zeros_(weight)
+    return torch.nn.ModuleDict({"transformer": transformer, "t5": t5, "clip": clip})
+
+
+def load_published(models, folder):
+    """Copy the weights of a checkpoint folder into `models`."""
+    sources = {
+        "transformer": FluxTransformer2DModel.from_pretrained(f"{folder}/transformer"),
+        "t5": T5EncoderModel.from_pretrained(f"{folder}/text_encoder_2"),
+        "clip": CLIPTextModel.from_pretrained(f"{folder}/text_encoder"),
+    }
+    for name, source in sources.items():
+        models[name].load_state_dict(source.float().state_dict())
+
+
+def make_optimizers(models, args):
+    """Muon for the square-ish matrices inside the blocks, AdamW for everything else."""
+    hidden, rest = [], []
+    for name, weight in models.named_parameters():
+        in_block = any(part in name for part in ("transformer_blocks.", ".block.", ".layers."))
+        is_modulation = "transformer_blocks." in name and ".linear." in name
+        is_table = "relative_attention_bias" in name
+        (hidden if weight.ndim == 2 and in_block and not (is_modulation or is_table) else rest).append(weight)
+    print("muon tensors", len(hidden), "adamw tensors", len(rest))
+    return [
+        torch.optim.Muon(hidden, lr=args.muon_lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+def pack(z):
+    """[n, c, h, w] -> [n, h/2*w/2, 4c], FLUX's token layout."""
+    n, c, h, w = z.shape
+    return z.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, c * 4)
+
+
+def grid_ids(side):
+    """Position ids of side x side image tokens: (0, y, x)."""
+    ids = torch.zeros(side, side, 3)
+    ids[..., 1] += torch.arange(side)[:, None]
+    ids[..., 2] += torch.arange(side)[None]
+    return ids.view(-1, 3)
+
+
+class Data:
+    """Packed latents with their token ids; draws random batches."""
+
+    def __init__(self, folder, count, device):
+        clip_tokenizer, t5_tokenizer = load_tokenizers(folder)
+        z, captions = latents.load_or_make(folder, count)
+        self.latents, self.side, self.device = pack(z), z.shape[2] // 2, device
+        self.eos = clip_tokenizer.eos_token_id
+        two = torch.tensor([any(f" {relation} " in caption for relation in RELATIONS) for caption in captions])
+        self.one_shape, self.two_shapes = (~two).nonzero()[:, 0], two.nonzero()[:, 0]
+        self.t5_ids = t5_tokenizer(captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True,
+                                   return_tensors="pt").input_ids
+        self.t5_empty = t5_tokenizer([""], padding="max_length", max_length=TEXT_TOKENS,
+                                     return_tensors="pt").input_ids[0]
+        # CLIP is causal and only its state at the first end token is used: no more padding than the longest caption.
+        self.clip_ids = clip_tokenizer(captions, padding="longest", max_length=77, truncation=True,
+                                       return_tensors="pt").input_ids
+        self.clip_empty = clip_tokenizer([""], padding="max_length", max_length=self.clip_ids.shape[1],
+                                         return_tensors="pt").input_ids[0]
+
+    def batch(self, size):
+        one, two = (kind[torch.randint(0, len(kind), (size,))] for kind in (self.one_shape, self.two_shapes))
+        pick = torch.where(torch.rand(size) < TWO_SHAPES_SHARE, two, one)
+        drop = (torch.rand(size) < CAPTION_DROP)[:, None]
+        t5_ids = torch.where(drop, self.t5_empty, self.t5_ids[pick])
+        clip_ids = torch.where(drop, self.clip_empty, self.clip_ids[pick])
+        return [t.to(self.device) for t in (self.latents[pick].float(), t5_ids, clip_ids)]
+
+
+def load_tokenizers(folder):
+    clip_tokenizer = CLIPTokenizer.from_pretrained(f"{folder}/tokenizer")
+    return clip_tokenizer, T5TokenizerFast.from_pretrained(f"{folder}/tokenizer_2")
+
+
+def noise_levels(size, shift):
+    """Logit-normal noise levels around sigmoid(shift), one in five uniform."""
+    return torch.where(torch.rand(size) < 0.2, torch.rand(size), torch.sigmoid(torch.randn(size) + shift))
+
+
+def attention_choice(device):
+    """On the CPU the plain attention is five times faster backwards than the fused one at these sizes."""
+    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else contextlib.nullcontext()
+
+
+class Trainer:
+    def __init__(self, args):
+        self.args = args
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.data = Data(args.folder, args.pictures, self.device)
+        self.models = build_models(load_tokenizers(args.folder)[0]).to(self.device)
+        self.optimizers = make_optimizers(self.models, args)
+        self.state_file = f"{args.folder}/flow_state.pt"
+        self.step, self.share, self.losses = 0, 0.0, []
+        if not os.path.exists(self.state_file) and os.path.exists(f"{args.folder}/transformer"):
+            load_published(self.models, args.folder)
+            print("continuing from the weights in the folder")
+        self.ema = copy.deepcopy(self.models).requires_grad_(False)
+        if os.path.exists(self.state_file):
+            self.load_state()
+        transformer = self.models["transformer"]
+        self.transformer = torch.compile(transformer) if args.compile else transformer
+        self.image_ids = grid_ids(self.data.side).to(self.device)
+        self.text_ids = torch.zeros(TEXT_TOKENS, 3, device=self.device)
+
+    def load_state(self):
+        state = torch.load(self.state_file, weights_only=False)
+        self.models.load_state_dict(state["models"])
+        self.ema.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.step, self.share = state["step"], state["share"]
+        print("resumed at step", self.step)
+
+    def save(self):
+        """Weights and training state, each written aside and then renamed."""
+        for name, folder in (("transformer", "transformer"), ("t5", "text_encoder_2"), ("clip", "text_encoder")):
+            target = f"{self.args.folder}/{folder}"
+            self.ema[name].save_pretrained(target + ".part")
+            os.makedirs(target, exist_ok=True)
+            for file in os.listdir(target + ".part"):
+                os.replace(f"{target}.part/{file}", f"{target}/{file}")
+            os.rmdir(target + ".part")
+        torch.save({"models": self.models.state_dict(), "ema": self.ema.state_dict(), "step": self.step,
+                    "share": self.share, "optimizers": [o.state_dict() for o in self.optimizers]},
+                   self.state_file + ".part")
+        os.replace(self.state_file + ".part", self.state_file)
+
+    def loss(self):
+        x0, t5_ids, clip_ids = self.data.batch(self.args.batch)
+        rows = torch.arange(len(x0), device=self.device)
+        shift = NOISE_SHIFT if self.share < SHIFTED_SHARE else 0.0
+        noise, u = torch.randn_like(x0), noise_levels(len(x0), shift).to(self.device)
+        mixed = (1 - u)[:, None, None] * x0 + u[:, None, None] * noise
+        with torch.autocast(self.device, torch.bfloat16):
+            text = self.models["t5"](t5_ids).last_hidden_state
+            clip_states = self.models["clip"](clip_ids).last_hidden_state
+            pooled = clip_states[rows, (clip_ids == self.data.eos).int().argmax(1)]
+            velocity = self.transformer(
+                hidden_states=mixed, timestep=u, encoder_hidden_states=text, pooled_projections=pooled,
+                img_ids=self.image_ids, txt_ids=self.text_ids, return_dict=False)[0]
+        return F.mse_loss(velocity.float(), noise - x0)
+
+    def rate(self):
+        """Share of the peak rate: warm-up, flat, then straight down to zero at the end of the run."""
+        return min(1.0, (self.step + 1) / 100) * min(1.0, (1 - self.share) / (1 - FLAT_SHARE))
+
+    def train_step(self):
+        for optimizer, peak in zip(self.optimizers, (self.args.muon_lr, self.args.lr)):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * self.rate()
+        loss = self.loss()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.models.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        self.losses.append(loss.item())
+        self.update_ema()
+
+    @torch.no_grad()
+    def update_ema(self):
+        keep = min(EMA_HORIZON, (1 + self.step) / (20 + self.step))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.models.parameters()), 1 - keep)
+
+    def run(self):
+        began, first_share, saved = time.time(), self.share, time.time()
+        while self.share < 1:
+            self.train_step()
+            minutes = (time.time() - began) / 60
+            self.share = min(1.0, first_share + (1 - first_share) * minutes / self.args.minutes)
+            if self.step % 50 == 0:
+                print(f"{minutes:.1f}m step {self.step} loss {np.mean(self.losses[-200:]):.4f}"
+                      f" rate {self.rate():.3f}", flush=True)
+            if time.time() - saved > CHECKPOINT_MINUTES * 60:
+                self.save()
+                saved = time.time()
+        self.save()
+
+
+def main():
+    args = parse_arguments()
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    trainer = Trainer(args)
+    print({name: f"{sum(p.numel() for p in m.parameters()) / 1e6:.2f} M" for name, m in trainer.models.items()})
+    with attention_choice(trainer.device):
+        trainer.run()
+    FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False).save_pretrained(f"{args.folder}/scheduler")
+    with open(f"{args.folder}/model_index.json", "w") as file:
+        json.dump(MODEL_INDEX, file, indent=2)
+    print("done", trainer.step)
+
+
+if __name__ == "__main__":
+    main()
