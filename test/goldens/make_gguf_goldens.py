@@ -1,4 +1,5 @@
-"""GGUF goldens: gguf/blocks.json (bytes and values by ggml's C code), gguf/container.gguf (by gguf-py).
+"""GGUF goldens: gguf/blocks.json (bytes and values by ggml's C code), gguf/container.gguf (by gguf-py) and
+gguf/single_file.json (names by Diffusers' converter).
 
     pip install gguf==0.19.0 numpy==2.4.6
     pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36    # for vendor/llama.cpp/ggml
@@ -6,8 +7,8 @@
     python make_gguf_goldens.py llama_cpp_python-0.3.36/vendor/llama.cpp/ggml
 
 ggml-quants.c alone is compiled into a shared library in a temporary folder, with -ffp-contract=off. A plain -O2
-build for x86-64 has no fused multiply-add and gives the same bytes; one with -march=native may contract products
-and sums and then differs in some codes of the K types.
+build for x86-64 has no fused multiply-add and gives the same bytes; one with -march=native on a processor with FMA
+contracts products and sums and then differs in some codes of Q2_K, Q4_K, Q5_K, Q6_K and IQ4_NL.
 
 Every record of blocks.json is a type and an input: `bytes` is the SHA-256 of what ggml_quantize_chunk writes
 (quantize_TYPE without an importance matrix), `values` that of dequantize_row_TYPE in float32, little-endian. Inputs are
@@ -193,6 +194,58 @@ def container(ggml: Ggml, path: Path) -> None:
     writer.close()
 
 
+WIDTH = 8
+
+
+def single_file_shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors of a small Flux under Black Forest Labs' names, of width 8 with two blocks of each kind."""
+    w = WIDTH
+    modules = {
+        "img_in": (w, 4), "txt_in": (w, 6), "time_in.in_layer": (w, 16), "time_in.out_layer": (w, w),
+        "vector_in.in_layer": (w, 5), "vector_in.out_layer": (w, w),
+        "guidance_in.in_layer": (w, 16), "guidance_in.out_layer": (w, w),
+        "final_layer.linear": (4, w), "final_layer.adaLN_modulation.1": (2 * w, w),
+    }
+    norms = []
+    for i in range(2):
+        for kind in ("img", "txt"):
+            block = f"double_blocks.{i}.{kind}"
+            modules |= {f"{block}_mod.lin": (6 * w, w), f"{block}_attn.qkv": (3 * w, w),
+                        f"{block}_attn.proj": (w, w), f"{block}_mlp.0": (4 * w, w), f"{block}_mlp.2": (w, 4 * w)}
+            norms += [f"{block}_attn.norm.{part}_norm.scale" for part in ("query", "key")]
+        block = f"single_blocks.{i}"
+        modules |= {f"{block}.modulation.lin": (3 * w, w), f"{block}.linear1": (7 * w, w), f"{block}.linear2": (w, 5 * w)}
+        norms += [f"{block}.norm.{part}_norm.scale" for part in ("query", "key")]
+    shapes = {f"{name}.weight": shape for name, shape in modules.items()}
+    shapes |= {f"{name}.bias": shape[:1] for name, shape in modules.items()}
+    return shapes | {name: (4,) for name in norms}
+
+
+def single_file_record() -> dict:
+    """What Diffusers' converter makes of them. Tensor k holds 1000 k, 1000 k + 1 ... in float32."""
+    import inspect
+
+    import torch
+    from diffusers.loaders import single_file_utils
+
+    # The converter has FLUX.1's width built in; put in this one.
+    name = "convert_flux_transformer_checkpoint_to_diffusers"
+    exec(inspect.getsource(getattr(single_file_utils, name)).replace("3072", str(WIDTH)), single_file_utils.__dict__)
+    shapes = single_file_shapes()
+    tensors = {
+        key: torch.arange(int(np.prod(shape)), dtype=torch.float32).reshape(shape) + 1000 * k
+        for k, (key, shape) in enumerate(shapes.items())
+    }
+    converted = single_file_utils.__dict__[name](dict(tensors))
+    return {
+        "single": shapes,
+        "diffusers": {
+            key: {"shape": list(value.shape), "sha256": sha256(value.contiguous().numpy())}
+            for key, value in sorted(converted.items())
+        },
+    }
+
+
 def main() -> None:
     ggml = Ggml(compile_ggml(Path(sys.argv[1])))
     folder = HERE / "gguf"
@@ -201,6 +254,7 @@ def main() -> None:
     lines = ",\n".join("  " + json.dumps(record) for record in records)
     (folder / "blocks.json").write_text(f"[\n{lines}\n]\n")
     container(ggml, folder / "container.gguf")
+    (folder / "single_file.json").write_text(json.dumps(single_file_record(), indent=1) + "\n")
     print(len(records), "records")
 
 
