@@ -49,6 +49,11 @@ export {
   type BitsAndBytesOptions,
   type ComputeDType,
 } from "./src/quantization/bitsandbytes_config.ts";
+export {
+  QuantoConfig,
+  type QuantoDType,
+  type QuantoOptions,
+} from "./src/quantization/quanto_config.ts";
 export { TorchAoConfig, type TorchAoOptions } from "./src/quantization/torchao_config.ts";
 export {
   Float8WeightOnlyConfig,

@@ -13,12 +13,13 @@ import type {
   QuantizerTarget,
   TensorReader,
 } from "./quantizer.ts";
+import { QUANTO } from "./quanto.ts";
 import { TORCHAO } from "./torchao.ts";
 
 export type { QuantizationConfig, Quantizer } from "./quantizer.ts";
 
 /** All methods. */
-export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO, GGUF];
+export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO, QUANTO, GGUF];
 
 /** A config, or the dictionary of one as config.json holds it. */
 export type QuantizationConfigLike = QuantizationConfig | Readonly<Record<string, unknown>>;
