@@ -5,9 +5,16 @@ import { existsSync } from "node:fs";
 
 /** Paths from the repository's root, sorted. */
 export function sourceFiles(extension = ""): string[] {
-  const listed = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
-    encoding: "utf8",
-  });
+  // In a container the checkout often belongs to another user, which git refuses unless told.
+  const command = [
+    "-c",
+    "safe.directory=*",
+    "ls-files",
+    "--cached",
+    "--others",
+    "--exclude-standard",
+  ];
+  const listed = execFileSync("git", command, { encoding: "utf8" });
   return [...new Set(listed.split("\n"))]
     .filter((path) => path !== "" && path.endsWith(extension) && existsSync(path))
     .sort();
