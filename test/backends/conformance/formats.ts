@@ -1,5 +1,7 @@
 /** The weight formats every backend must take. */
 
+import { ggufLayout } from "../../../src/quantization/gguf_blocks.ts";
+import { ggufTypeInfo } from "../../../src/quantization/gguf_types.ts";
 import type { QuantizedLayout, ScaleLayout } from "../../../src/quantization/quantized_tensor.ts";
 import type { Random } from "./random.ts";
 import type { FloatDType } from "./small_floats.ts";
@@ -115,6 +117,12 @@ export const QUANTIZED_FORMATS: readonly TestFormat[] = [
       offset: coded({ kind: "integer", zeroPoint: 0 }, scaleBits, superGroupSize, "float16"),
     }))
   ),
+  // GGUF MXFP4
+  quantized("4-bit table, 32 coded by a table, without another scale", (random, rows, columns) => ({
+    ...table(random, 4),
+    groupSize: 32,
+    scale: coded(table(random, 8).value, 8, Math.ceil(rows * columns / 32), "float32"),
+  })),
   // ModelOpt NVFP4
   quantized("4-bit table, 16 coded in fp8 x tensor f32", (random, rows, columns) => ({
     ...table(random, 4),
@@ -128,10 +136,24 @@ export const QUANTIZED_FORMATS: readonly TestFormat[] = [
   })),
 ];
 
-/** All formats. */
-export const FORMATS: readonly TestFormat[] = [...DENSE_FORMATS, ...QUANTIZED_FORMATS];
+/** GGUF types whose layout is none of the above. MXFP4 has a table with scales up to 2^127 of its own. */
+export const GGUF_FORMATS: readonly TestFormat[] =
+  (["Q5_1", "Q5_K", "IQ4_NL", "IQ4_XS", "NVFP4"] as const).map((type) =>
+    quantized(
+      `GGUF ${type}`,
+      (_, rows, columns) =>
+        ggufLayout(type, Math.ceil(rows * columns / ggufTypeInfo(type).elements)),
+    )
+  );
 
-type PartialLayout = Omit<QuantizedLayout, "offset"> & { offset?: ScaleLayout };
+/** All formats. */
+export const FORMATS: readonly TestFormat[] = [
+  ...DENSE_FORMATS,
+  ...QUANTIZED_FORMATS,
+  ...GGUF_FORMATS,
+];
+
+type PartialLayout = Omit<QuantizedLayout, "offset"> & { offset?: ScaleLayout | null };
 
 function quantized(
   name: string,
