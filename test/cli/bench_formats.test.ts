@@ -87,6 +87,21 @@ test("bench formats writes a table, its numbers and the pictures", async () => {
   assert.deepEqual([sheet.width, sheet.height], [8 + 4 * (15 * 6 + 8), 8 + 32 + 4 + 30 + 8]);
 });
 
+test("formats lists every format, as text and as JSON", async () => {
+  const [text, json] = await Promise.all([
+    runHalftone(["formats"], folder),
+    runHalftone(["formats", "--json"], folder),
+  ]);
+  assert.deepEqual([text.code, json.code], [0, 0], text.stderr + json.stderr);
+  assert.deepEqual(JSON.parse(json.stdout), { formats: formatTable() });
+  const lines = text.stdout.trimEnd().split("\n").slice(1);
+  assert.deepEqual(
+    lines.map((line) => line.split(" ")[0]),
+    formatTable().map(({ name }) => name),
+  );
+  assert.match(text.stdout, /^bitsandbytes:nf4 +4\.50 +float +NormalFloat4/m);
+});
+
 test("bench formats refuses an unknown format before anything is drawn or written", async () => {
   const words = ["bench", "formats", "--formats", "nf5", "--output-dir", "none"];
   const { code, stderr } = await runHalftone(words, folder);

@@ -5,6 +5,7 @@ import { checkpointTargets } from "./checkpoints.ts";
 import { CONFIG_TARGET, PIPELINE_CONFIG_TARGET } from "./configs.ts";
 import { GGUF_TARGET } from "./gguf.ts";
 import { ggufCheckpointTargets } from "./gguf_checkpoints.ts";
+import { modelConfigTargets, SCHEDULER_TARGET, SHARD_INDEX_TARGET } from "./model_configs.ts";
 import { SAFETENSORS_TARGET } from "./safetensors.ts";
 
 /** Every target; those of checkpoints follow the registry of methods. */
@@ -14,6 +15,9 @@ export async function fuzzTargets(): Promise<FuzzTarget[]> {
     GGUF_TARGET,
     CONFIG_TARGET,
     PIPELINE_CONFIG_TARGET,
+    SHARD_INDEX_TARGET,
+    SCHEDULER_TARGET,
+    ...modelConfigTargets(),
     ...await checkpointTargets(),
     ...await ggufCheckpointTargets(),
   ] as FuzzTarget[];
