@@ -5,12 +5,12 @@ import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
-import { checkFinite, floatSlices } from "./float_slices.ts";
+import { checkFinite, type FloatSlice, floatSlices } from "./float_slices.ts";
 import { ggufLayout, ggufTypeOfLayout } from "./gguf_blocks.ts";
 import { GGUFQuantizationConfig } from "./gguf_config.ts";
 import { type GgufMix, ggufTypeFor, SMALLEST_QUANTIZED, staysDense } from "./gguf_mixes.ts";
 import { type GgufQuantType, quantizeBlocks } from "./gguf_quantizers.ts";
-import { blockCount, decodeBlocks, encodeBlocks } from "./gguf_tensors.ts";
+import { blockCount, checkBlockScales, decodeBlocks, encodeBlocks } from "./gguf_tensors.ts";
 import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
 import type { Pause } from "./pause.ts";
 import type { EncodedWeight, Method, NamedTensor, Quantizer, TensorReader } from "./quantizer.ts";
@@ -130,10 +130,26 @@ export async function quantizeTensor(
   const out = new Uint8Array(dense.size / elements * bytes);
   for (const slice of floatSlices(dense, LARGEST_BLOCK)) {
     checkFinite(slice, name);
+    checkRange(slice, name);
     quantizeBlocks(type, slice.values, out, slice.start / elements * bytes);
     await pause();
   }
+  checkBlockScales(type, out, name); // infinite for values that float16 scales cannot reach
   return out;
+}
+
+/** No type reaches further with float16 scales; and the squares of larger values could overflow. */
+const LARGEST_VALUE = 2 ** 30;
+
+function checkRange({ start, values }: FloatSlice, tensor: string): void {
+  const index = values.findIndex((value) => Math.abs(value) > LARGEST_VALUE);
+  if (index < 0) return;
+  throw new HalftoneError("non_finite_weight", "Cannot hold a weight with float16 scales", {
+    tensor,
+    found: `${values[index]} at element ${start + index}`,
+    expected: `at most ${LARGEST_VALUE}`,
+    remedy: "The checkpoint is damaged or was saved after training diverged",
+  });
 }
 
 /** Slices are whole blocks of every type. */

@@ -92,6 +92,19 @@ function readFloats({ bytes, blocks, stride, name }: Walk, at: number, negated: 
   return new HostTensor("float16", [blocks], new Uint8Array(words.buffer));
 }
 
+/** Throws `non_finite_weight` when a scale or minimum of a block is NaN or infinite. */
+export function checkBlockScales(type: GgufBlockType, bytes: Uint8Array, name?: string): void {
+  const { scale, offset } = GGUF_BLOCKS[type];
+  const { bytes: stride } = ggufTypeInfo(type);
+  for (const part of [scale, offset]) {
+    const start = part?.kind === "coded" ? part.superAt : part?.at;
+    if (start === null || start === undefined) continue;
+    for (let at = start + 1; at < bytes.length; at += stride) {
+      if ((bytes[at] & 0x7c) === 0x7c) throw notFinite(name, Math.floor(at / stride));
+    }
+  }
+}
+
 function notFinite(tensor: string | undefined, block: number): HalftoneError {
   return new HalftoneError("non_finite_weight", "Cannot use a weight that is not finite", {
     tensor,

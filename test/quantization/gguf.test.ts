@@ -287,6 +287,20 @@ test("integers, such as packed codes of another method, are not written as GGUF"
   });
 });
 
+test("a weight too large for float16 scales is not written either", async () => {
+  await inFolder(async (folder) => {
+    const values = randomValues(2048, 1);
+    values[300] = 1e30;
+    await writeSafetensors(`${folder}/a.safetensors`, { "a.weight": tensorOf(values, [8, 256]) });
+    const source = await openCheckpoint(`${folder}/a.safetensors`);
+    for (const quantType of ["Q4_0", "Q4_1", "Q5_K", "Q6_K", "IQ4_XS"] as const) {
+      const options = { quantType, architecture: "flux" } as const;
+      await rejects(() => quantizeToGguf(source, `${folder}/a.gguf`, options), "non_finite_weight");
+    }
+    await source.close();
+  });
+});
+
 test("an aborted conversion leaves no file", async () => {
   await inFolder(async (folder) => {
     const tensors = Object.fromEntries(PARTS.map(({ name, tensor }) => [name, tensor]));
