@@ -50,6 +50,12 @@ export {
   type ComputeDType,
 } from "./src/quantization/bitsandbytes_config.ts";
 export {
+  GGUFQuantizationConfig,
+  type GGUFQuantizationOptions,
+} from "./src/quantization/gguf_config.ts";
+export type { GgufMix } from "./src/quantization/gguf_mixes.ts";
+export type { GgufQuantType } from "./src/quantization/gguf_quantizers.ts";
+export {
   QuantoConfig,
   type QuantoDType,
   type QuantoOptions,

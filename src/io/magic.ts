@@ -37,7 +37,7 @@ const FOREIGN_FORMATS: readonly ForeignFormat[] = [
   {
     name: "a GGUF file",
     starts: ["GGUF"],
-    remedy: "This version reads safetensors only: choose a model in the Diffusers folder layout.",
+    remedy: "A GGUF file stands for itself: it is no shard, and no safetensors file by another name.",
   },
   {
     name: "an HDF5 file",
