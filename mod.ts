@@ -55,6 +55,11 @@ export {
 } from "./src/quantization/gguf_config.ts";
 export type { GgufMix } from "./src/quantization/gguf_mixes.ts";
 export type { GgufQuantType } from "./src/quantization/gguf_quantizers.ts";
+export type { GgufBlockType } from "./src/quantization/gguf_types.ts";
+export {
+  LayerwiseCastingConfig,
+  type LayerwiseCastingOptions,
+} from "./src/quantization/layerwise_casting_config.ts";
 export {
   QuantoConfig,
   type QuantoDType,
