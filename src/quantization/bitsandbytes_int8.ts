@@ -127,7 +127,7 @@ export function int8Shape(name: string, checkpoint: TensorReader): readonly [num
   const entry = checkpoint.entries.get(name);
   const scb = checkpoint.entries.get(`${moduleOf(name)}.SCB`);
   if (!entry || !scb) throw missingScb(name, entry?.file);
-  if (entry.dtype !== "int8" || entry.shape.length !== 2) {
+  if (entry.dtype !== "int8" || entry.shape.length !== 2 || entry.shape.includes(0)) {
     throw mismatch(name, entry.file, `${entry.dtype} [${entry.shape}]`, "int8 [rows, columns]");
   }
   if (scb.dtype !== "float32" || !sameShape(scb.shape, [entry.shape[0]])) {

@@ -10,7 +10,7 @@ import type { WeightCatalog, WeightInfo } from "../ops/graph.ts";
 import type { PlanWeight } from "../plan/plan.ts";
 import { type DType, isFloat, itemSize } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
-import { elementCount, sameShape } from "../tensor/shape.ts";
+import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
 import {
   createQuantizer,
   detectQuantization,
@@ -161,8 +161,19 @@ async function storedLoader(
   checkpoint: TensorReader,
 ): Promise<Loader> {
   const info = await quantizer.describeStored(name, checkpoint);
+  // Groups of nothing have no size; no library writes such a weight.
+  if (info.shape.includes(0)) throw emptyWeight(name, info.shape, checkpoint);
   const read = async () => quantized(await quantizer.read(name, checkpoint));
   return { info, read };
+}
+
+function emptyWeight(tensor: string, shape: Shape, checkpoint: TensorReader): HalftoneError {
+  return new HalftoneError("tensor_shape_mismatch", "Cannot use a quantized weight", {
+    file: checkpoint.entries.get(tensor)?.file,
+    tensor,
+    found: `[${shape}]`,
+    expected: "at least one row and column",
+  });
 }
 
 function quantizingLoader(
