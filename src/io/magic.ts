@@ -37,7 +37,8 @@ const FOREIGN_FORMATS: readonly ForeignFormat[] = [
   {
     name: "a GGUF file",
     starts: ["GGUF"],
-    remedy: "A GGUF file stands for itself: it is no shard, and no safetensors file by another name.",
+    remedy:
+      "A GGUF file stands for itself: it is no shard, and no safetensors file by another name.",
   },
   {
     name: "an HDF5 file",
