@@ -63,21 +63,25 @@ for (const quantType of ["Q8_0", "Q4_0", "Q5_1", "IQ4_NL"] as const) {
   });
 }
 
-test("a dense single file under other names gives the picture of the folder", async () => {
-  await inFolder(async (folder) => {
-    const opened = await openCheckpoint(`${FOLDER}/transformer`);
-    const single = fluxToSingleFile(opened);
-    const tensors: Record<string, HostTensor> = {};
-    for (const name of single.entries.keys()) tensors[name] = await single.read(name);
-    await writeSafetensors(`${folder}/flux.safetensors`, tensors);
-    await opened.close();
-    const transformer = `${folder}/flux.safetensors`;
-    assert.deepEqual((await picture({ transformer })).bytes, (await picture({})).bytes);
-    const quantizationConfig = parseQuantizeFlags(["transformer=bitsandbytes:nf4"]);
-    const quantized = await picture({ transformer, quantizationConfig });
-    assert.deepEqual(quantized.bytes, (await picture({ quantizationConfig })).bytes);
+for (const name of ["heads_of_32", "dev"]) {
+  test(`a dense single file under other names gives the picture of the folder: ${name}`, async () => {
+    await inFolder(async (folder) => {
+      const model = readGolden(name).folder;
+      const opened = await openCheckpoint(`${model}/transformer`);
+      const single = fluxToSingleFile(opened);
+      const tensors: Record<string, HostTensor> = {};
+      for (const name of single.entries.keys()) tensors[name] = await single.read(name);
+      await writeSafetensors(`${folder}/flux.safetensors`, tensors);
+      await opened.close();
+      const transformer = `${folder}/flux.safetensors`;
+      const dense = await picture({ transformer }, model);
+      assert.deepEqual(dense.bytes, (await picture({}, model)).bytes);
+      const quantizationConfig = parseQuantizeFlags(["transformer=bitsandbytes:nf4"]);
+      const quantized = await picture({ transformer, quantizationConfig }, model);
+      assert.deepEqual(quantized.bytes, (await picture({ quantizationConfig }, model)).bytes);
+    });
   });
-});
+}
 
 test("a pipeline of single files is saved and opened again", async () => {
   await inFolder(async (folder) => {
