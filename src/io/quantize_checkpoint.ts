@@ -80,7 +80,7 @@ export async function quantizeCheckpoint(
     });
     if (preQuantized || !quantizer) throw alreadyQuantized(source);
     return {
-      config: { quantization_config: quantizer.config.toDict() },
+      config: quantizer.configless ? {} : { quantization_config: quantizer.config.toDict() },
       metadata: writtenMetadata(checkpoint, quantizer, options),
       encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
     };
@@ -177,7 +177,9 @@ async function quantizeTensor(
   const { name } = entry;
   const linearNames = options.linearNames ?? isMatrixWeight(entry);
   if (!quantizedInfo(name, entry, quantizer, linearNames, options.dtype)) {
-    return [await convertDense(entry, checkpoint, options)];
+    const { name, tensor } = await convertDense(entry, checkpoint, options);
+    const storage = isFloat(tensor.dtype) ? quantizer.storageType?.(name, tensor.shape) : null;
+    return [{ name, tensor: tensor.cast(storage ?? tensor.dtype) }];
   }
   const dense = await checkpoint.read(name);
   const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));

@@ -6,6 +6,7 @@
 import { HalftoneError } from "../errors.ts";
 import { BITSANDBYTES } from "./bitsandbytes.ts";
 import { GGUF } from "./gguf.ts";
+import { LAYERWISE } from "./layerwise_casting.ts";
 import type {
   Method,
   QuantizationConfig,
@@ -19,7 +20,7 @@ import { TORCHAO } from "./torchao.ts";
 export type { QuantizationConfig, Quantizer } from "./quantizer.ts";
 
 /** All methods. */
-export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO, QUANTO, GGUF];
+export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO, QUANTO, LAYERWISE, GGUF];
 
 /** A config, or the dictionary of one as config.json holds it. */
 export type QuantizationConfigLike = QuantizationConfig | Readonly<Record<string, unknown>>;

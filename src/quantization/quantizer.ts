@@ -20,6 +20,8 @@ export interface QuantizationConfig {
   readonly quantMethod: string;
   /** The key of the method in Diffusers' mapping, such as "bitsandbytes_4bit". */
   readonly backend: string;
+  /** Found by the types of tensors alone: what the caller wants to quantize to counts instead. */
+  readonly givesWay?: boolean;
   /** The dictionary that Diffusers writes into config.json, in its snake_case. */
   toDict(): { readonly [key: string]: JsonValue };
   /** The same with plain numbers, for JSON.stringify. */
@@ -76,6 +78,8 @@ export interface EncodedWeight {
 /** A method bound to a config. */
 export interface Quantizer {
   readonly config: QuantizationConfig;
+  /** Whether config.json says nothing of the method, because Diffusers knows no such config. */
+  readonly configless?: boolean;
   /** Whether a linear layer (its dotted module name) stays dense. */
   skips(module: string): boolean;
   /**
@@ -100,6 +104,8 @@ export interface Quantizer {
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight>;
   /** The library's tensors of a weight, in the order of its state dict. */
   write(name: string, weight: EncodedWeight): NamedTensor[];
+  /** The type that a tensor which stays dense is rounded to as well; null when it is left alone. */
+  storageType?(name: string, shape: Shape): DType | null;
   /** The dense weight in its own type, where the library does not compute it in float32. */
   dequantize?(weight: EncodedWeight): HostTensor;
   /** What the library puts into the header of the weights' files. */

@@ -111,7 +111,9 @@ export interface Resolved {
 
 /** Finds the config in effect: the checkpoint's own, what its keys show, or the caller's. */
 export function resolveQuantizer(checkpoint: TensorReader, options: OpenWeightsOptions): Resolved {
-  const own = options.config.quantization_config ?? detectQuantization(checkpoint);
+  const detected = options.config.quantization_config ? null : detectQuantization(checkpoint);
+  const givesWay = detected?.givesWay && options.quantizationConfig;
+  const own = options.config.quantization_config ?? (givesWay ? null : detected);
   const config = own
     ? mergeQuantizationConfigs(
       own as QuantizationConfigLike,
@@ -191,15 +193,18 @@ function quantizingLoader(
 }
 
 function denseLoader(name: string, header: TensorHeader, context: LoaderContext): Loader {
-  const { checkpoint, options } = context;
+  const { checkpoint, options, quantizer, preQuantized } = context;
   const dtype = denseDType(name, header.dtype, options);
+  const storage = (!preQuantized && quantizer?.storageType?.(name, header.shape)) || dtype;
   const info: WeightInfo = {
     shape: header.shape,
     format: { kind: "dense", dtype },
     activations: { kind: "float" },
   };
   const read = async (): Promise<StoredWeight> => {
-    return { kind: "dense", tensor: castWeight(name, await checkpoint.read(name), dtype) };
+    const dense = await checkpoint.read(name);
+    const stored = storage === dtype ? dense : castWeight(name, dense, dtype).cast(storage);
+    return { kind: "dense", tensor: castWeight(name, stored, dtype) };
   };
   return { info, read };
 }

@@ -205,10 +205,10 @@ test("a config for a quantized checkpoint only draws a warning", async () => {
   assert.equal(warnings.length, 1);
 });
 
-test("fp8 weights are held in bfloat16, which loses nothing", async () => {
-  const tensor = tensorOf(randomValues(64, 7), [8, 8], "float8_e4m3fn");
-  const weights = await open([{ name: "layer.weight", tensor }]);
-  const held = await readDense(weights, "layer.weight");
+test("fp8 vectors are held in bfloat16, which loses nothing", async () => {
+  const tensor = tensorOf(randomValues(64, 7), [64], "float8_e4m3fn");
+  const weights = await open([{ name: "layer.bias", tensor }]);
+  const held = await readDense(weights, "layer.bias");
   assert.equal(held.dtype, "bfloat16");
   assert.deepEqual(held.toFloat32(), tensor.toFloat32());
 });

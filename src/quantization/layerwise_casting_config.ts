@@ -1,0 +1,92 @@
+/** FP8 layerwise casting: the arguments of Diffusers' enable_layerwise_casting as a config. */
+
+import { HalftoneError } from "../errors.ts";
+import type { JsonValue } from "./python_json.ts";
+import type { QuantizationConfig } from "./quantizer.ts";
+import type { Float8DType } from "./torchao_schemes.ts";
+
+/** Modules that Diffusers leaves alone unless told otherwise: regular expressions, searched for. */
+export const DEFAULT_SKIP_MODULES_PATTERN: readonly string[] = [
+  "pos_embed",
+  "patch_embed",
+  "norm",
+  "^proj_in$",
+  "^proj_out$",
+];
+
+/** What a LayerwiseCastingConfig may be given; the names are those of enable_layerwise_casting. */
+export interface LayerwiseCastingOptions {
+  /** What weights are stored as. Default "float8_e4m3fn". */
+  readonly storageDtype?: Float8DType;
+  /** Recorded only; halftone multiplies in float32 always. */
+  readonly computeDtype?: "float32" | "float16" | "bfloat16" | null;
+  /** Regular expressions of module names to leave alone; the default ones when absent. */
+  readonly skipModulesPattern?: readonly string[] | null;
+}
+
+/** How to store weights as 8-bit floats without a scale. */
+export class LayerwiseCastingConfig implements QuantizationConfig {
+  /** Not a method of Diffusers' configs: the types of the tensors say it all. */
+  readonly quantMethod = "layerwise";
+  /** The name of the method here; Diffusers has no key for it. */
+  readonly backend = "layerwise";
+  /** A checkpoint in 8-bit floats is cast and quantized again when the caller wants another format. */
+  readonly givesWay: boolean;
+  /** See `LayerwiseCastingOptions.storageDtype`. */
+  readonly storageDtype: Float8DType;
+  /** See `LayerwiseCastingOptions.computeDtype`. */
+  readonly computeDtype: "float32" | "float16" | "bfloat16" | null;
+  /** See `LayerwiseCastingOptions.skipModulesPattern`. */
+  readonly skipModulesPattern: readonly string[];
+
+  /** Throws `quantization_config`. */
+  constructor(options: LayerwiseCastingOptions & { readonly scaled?: boolean } = {}) {
+    const { storageDtype = "float8_e4m3fn", computeDtype = null, skipModulesPattern } = options;
+    if (storageDtype !== "float8_e4m3fn" && storageDtype !== "float8_e5m2") {
+      throw invalid("storage_dtype", storageDtype, "float8_e4m3fn or float8_e5m2");
+    }
+    this.storageDtype = storageDtype;
+    this.computeDtype = computeDtype;
+    this.skipModulesPattern = [...skipModulesPattern ?? DEFAULT_SKIP_MODULES_PATTERN];
+    this.skipModulesPattern.forEach(checkPattern);
+    this.givesWay = !options.scaled;
+  }
+
+  /** From a dictionary of the arguments, in either case. Throws `quantization_config`. */
+  static fromDict(dict: Readonly<Record<string, unknown>>): LayerwiseCastingConfig {
+    return new LayerwiseCastingConfig({
+      storageDtype: (dict.storage_dtype ?? dict.storageDtype) as Float8DType | undefined,
+      computeDtype: (dict.compute_dtype ?? dict.computeDtype ?? null) as null,
+      skipModulesPattern: (dict.skip_modules_pattern ?? dict.skipModulesPattern) as undefined,
+      scaled: dict.scaled === true,
+    });
+  }
+
+  /** The arguments, in snake_case. */
+  toDict(): { readonly [key: string]: JsonValue } {
+    return {
+      quant_method: this.quantMethod,
+      storage_dtype: this.storageDtype,
+      compute_dtype: this.computeDtype,
+      skip_modules_pattern: this.skipModulesPattern,
+    };
+  }
+
+  /** The same, for JSON.stringify. */
+  toJSON(): unknown {
+    return this.toDict();
+  }
+}
+
+function checkPattern(pattern: string): void {
+  try {
+    new RegExp(pattern);
+  } catch {
+    throw invalid("skip_modules_pattern", pattern, "a regular expression");
+  }
+}
+
+function invalid(field: string, found: unknown, expected: string): HalftoneError {
+  const message = "Cannot use a LayerwiseCastingConfig";
+  return new HalftoneError("quantization_config", message, { field, found, expected });
+}
