@@ -48,6 +48,8 @@ export interface WeightSet {
 /** Options of loading weights. */
 export interface LoadOptions {
   readonly signal?: AbortSignal;
+  /** Whether the weights stay outside and stream in; by default when they do not fit beside others. */
+  readonly streamed?: boolean;
   /** Called after each weight. */
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -69,8 +71,11 @@ export interface Backend {
   readonly limits: BackendLimits;
   /** Whether an optional (fused) op runs here; a plan for this backend decomposes the others. */
   supports(op: OpName): boolean;
-  /** Bytes the backend needs beside weights and arena to run this plan (scratch, slots). */
-  scratchBytes(plan: Plan): number;
+  /**
+   * Bytes the backend needs beside weights and arena to run this plan: scratch, and slots when its
+   * weights are streamed, by default when they alone do not fit.
+   */
+  scratchBytes(plan: Plan, streamed?: boolean): number;
   loadWeights(
     weights: readonly PlanWeight[],
     source: WeightSource,

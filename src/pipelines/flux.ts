@@ -32,7 +32,13 @@ import { checkPipelineOptions } from "./flux_pipeline_options.ts";
 import { describeRun, type FluxPlanOptions, type FluxPlanReport } from "./flux_plans.ts";
 import { parseFluxRequest } from "./flux_request.ts";
 import { encodeWith, type FluxParts, FluxRun } from "./flux_run.ts";
-import { fluxStages, type MemoryPolicy, sizedStages, SMALLEST_SIZES } from "./flux_stages.ts";
+import {
+  fluxStages,
+  type MemoryPolicy,
+  placeWeights,
+  sizedStages,
+  SMALLEST_SIZES,
+} from "./flux_stages.ts";
 import { parseEncodeRequest } from "./prompt_source.ts";
 import { saveModelFolder, type SaveOptions } from "./save_pretrained.ts";
 import { StageClock } from "./stage_clock.ts";
@@ -72,6 +78,7 @@ export class FluxPipeline {
   ): Promise<FluxPipeline> {
     const pipeline = await FluxPipeline.#open(model, options);
     try {
+      pipeline.#placeWeights();
       await pipeline.#loadKept();
       return pipeline;
     } catch (error) {
@@ -91,6 +98,7 @@ export class FluxPipeline {
     const { width, height, numInferenceSteps, maxSequenceLength, ...rest } = options;
     const pipeline = await FluxPipeline.#open(model, rest);
     try {
+      pipeline.#placeWeights();
       return pipeline.plan({ width, height, numInferenceSteps, maxSequenceLength });
     } finally {
       await pipeline.dispose();
@@ -119,6 +127,11 @@ export class FluxPipeline {
       await closeFluxComponents(components);
       throw error;
     }
+  }
+
+  #placeWeights(): void {
+    const { stages, backend } = this.#parts;
+    placeWeights(stages, backend);
   }
 
   /** Loads every stage now when all of them keep their weights. */

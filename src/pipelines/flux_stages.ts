@@ -127,11 +127,33 @@ export function sizedStages(stages: FluxStages, sizes: FluxSizes): SizedStage[] 
   return list;
 }
 
+/**
+ * Decides once, so that plans can tell, which stages' weights lie inside the backend's memory: kept
+ * ones as long as there is room, then each of the others that fits beside them. Also tells each stage
+ * which ones come later.
+ */
+export function placeWeights(stages: FluxStages, backend: Backend): void {
+  const { residentWeightBytes } = backend.limits;
+  const inOrder = sizedStages(stages, SMALLEST_SIZES);
+  inOrder.forEach(({ stage }, index) => {
+    stage.later = inOrder.slice(index + 1).map((item) => item.stage);
+  });
+  const list = inOrder.toReversed(); // the one that runs most comes early
+  const keepsWeights = ({ stage }: SizedStage): boolean => stage.keepsWeights;
+  const others = list.filter((item) => !keepsWeights(item));
+  let inside = 0;
+  for (const { stage, sizes } of [...list.filter(keepsWeights), ...others]) {
+    const { weightBytes } = stage.plan(sizes);
+    stage.streamsWeights = inside + weightBytes > residentWeightBytes;
+    if (stage.keepsWeights && !stage.streamsWeights) inside += weightBytes;
+  }
+}
+
 /** Plans all stages of a run. */
 export function planStages(stages: readonly SizedStage[], backend: Backend): PlannedStage[] {
   return stages.map(({ stage, sizes }) => {
     const plan = stage.plan(sizes);
-    const { name, keepsWeights } = stage;
-    return { name, plan, keepsWeights, scratchBytes: backend.scratchBytes(plan) };
+    const { name, keepsWeights, streamsWeights } = stage;
+    return { name, plan, keepsWeights, scratchBytes: backend.scratchBytes(plan, streamsWeights) };
   });
 }

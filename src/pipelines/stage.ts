@@ -33,6 +33,10 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
   readonly #capture: (graph: Graph, sizes: Sizes) => void;
   readonly #plans = new Map<string, Plan>();
   #weights: WeightSet | undefined;
+  /** Whether the weights stay outside the backend's own memory; see `placeWeights`. */
+  streamsWeights = false;
+  /** Stages that come later in a run: they make room when this one loads what it will not keep. */
+  later: readonly Stage[] = [];
 
   constructor(options: {
     name: string;
@@ -78,11 +82,18 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
     const { weights } = this.plan(sizes);
     const { source } = this.component.weights;
     const { signal, onProgress } = use;
+    // Else a second run would need more memory than the first, and than was planned.
+    if (!this.keepsWeights) { for (const stage of this.later) await stage.release(); }
     const report = (done: number, total: number): void =>
       onProgress?.({ stage: this.name, done, total });
     this.#weights = await this.#clock.measure(
       "load",
-      () => this.#backend.loadWeights(weights, source, { signal, onProgress: report }),
+      () =>
+        this.#backend.loadWeights(weights, source, {
+          signal,
+          streamed: this.streamsWeights,
+          onProgress: report,
+        }),
     );
   }
 

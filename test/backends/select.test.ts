@@ -46,6 +46,9 @@ test("a wrong option is an error, not a reason to take another backend", async (
   for (const threads of [0, -1, 1.5, NaN, 129]) {
     await assert.rejects(createBackend({ threads }), hasCode("invalid_argument"));
   }
+  for (const residentWeightBytes of [-1, 1.5, NaN]) {
+    await assert.rejects(createBackend({ residentWeightBytes }), hasCode("invalid_argument"));
+  }
   const backend = "quantum" as BackendName;
   await assert.rejects(createBackend({ backend }), hasCode("invalid_argument"));
 });

@@ -56,10 +56,18 @@ export async function createWasmBackend(options: WasmBackendOptions = {}): Promi
       expected: `a whole number from 1 to ${THREAD_LIMIT}`,
     });
   }
+  const residentBytes = options.residentWeightBytes ?? DEFAULT_RESIDENT_BYTES;
+  if (!Number.isSafeInteger(residentBytes) || residentBytes < 0) {
+    throw new HalftoneError("invalid_argument", "Cannot start the wasm backend", {
+      field: "residentWeightBytes",
+      found: residentBytes,
+      expected: "a whole number of bytes from 0",
+    });
+  }
   const inline = options.inline ?? !hasSharedWorkers();
   const strict = options.strict ?? false;
   const engine = await Engine.start({ threads, strict, inline });
-  return new WasmBackend(engine, options.residentWeightBytes ?? DEFAULT_RESIDENT_BYTES);
+  return new WasmBackend(engine, residentBytes);
 }
 
 /** Weights and plans in WebAssembly memory. */
@@ -97,10 +105,11 @@ export class WasmBackend implements Backend {
     return true;
   }
 
-  scratchBytes(plan: Plan): number {
+  scratchBytes(plan: Plan, streamed?: boolean): number {
     const bytes = unitBytes(plan.weights);
-    const isResident = bytes <= this.limits.residentWeightBytes;
-    const slots = isResident ? undefined : planSlots(plan, this.limits.residentWeightBytes);
+    const { residentWeightBytes } = this.limits;
+    const streams = streamed ?? bytes > residentWeightBytes;
+    const slots = streams ? planSlots(plan, residentWeightBytes) : undefined;
     const padding = bytes - plan.weightBytes;
     return this.#engineBytes + padding + totalProgramBytes(programBytes(plan, slots));
   }
@@ -113,7 +122,8 @@ export class WasmBackend implements Backend {
     this.#engine.checkOpen();
     const bytes = unitBytes(weights);
     const { used } = this.#engine.memory.allocator;
-    const isResident = used.weights + bytes <= this.limits.residentWeightBytes;
+    const fits = used.weights + bytes <= this.limits.residentWeightBytes;
+    const isResident = options.streamed === undefined ? fits : !options.streamed;
     const onRelease = (set: WasmWeightSet) => this.#forget(set);
     const placement = { isResident, onRelease };
     if (!isResident) this.#addOutside(bytes);
