@@ -1,4 +1,4 @@
-//! Codes of 4 and 8 bits to floats, many at a time.
+//! Codes to floats, many at a time.
 
 use crate::simd::*;
 
@@ -26,7 +26,7 @@ fn nibbles(bytes: v128) -> (v128, v128) {
     )
 }
 
-/// `count` (a multiple of 32) 4-bit codes through a table of 16.
+/// `count` (a multiple of 16) 4-bit codes through a table of 16.
 #[inline(always)]
 pub unsafe fn decode_nibble_table(
     codes: *const u8,
@@ -44,10 +44,15 @@ pub unsafe fn decode_nibble_table(
         store(scaled.as_mut_ptr().add(i), f32x4_mul(load(table.add(i)), f32x4_splat(scale)));
     }
     let (p0, p1, p2, p3) = byte_planes(scaled.as_ptr());
-    for i in (0..count).step_by(32) {
+    let whole = count & !31;
+    for i in (0..whole).step_by(32) {
         let (first, second) = nibbles(v128_load(codes.add(i >> 1) as *const v128));
         pick_floats(first, p0, p1, p2, p3, out.add(i));
         pick_floats(second, p0, p1, p2, p3, out.add(i + 16));
+    }
+    if whole < count {
+        let (first, _) = nibbles(v128_load64_zero(codes.add(whole >> 1) as *const u64));
+        pick_floats(first, p0, p1, p2, p3, out.add(whole));
     }
 }
 
@@ -78,19 +83,23 @@ unsafe fn widen_bytes(codes: v128, zero: v128, scale: v128, out: *mut f32) {
         u32x4_extend_high_u16x8(high),
     ];
     for (i, quarter) in quarters.into_iter().enumerate() {
-        let value = f32x4_sub(f32x4_convert_i32x4(quarter), zero);
-        store(out.add(4 * i), f32x4_mul(value, scale));
+        scale_four(quarter, zero, scale, out.add(4 * i));
     }
 }
 
-/// `count` (a multiple of 32) 4-bit codes: (code - zero) * scale.
+/// `count` (a multiple of 16) 4-bit codes: (code - zero) * scale.
 #[inline(always)]
 pub unsafe fn decode_nibble_integer(codes: *const u8, count: usize, zero: f32, scale: f32, out: *mut f32) {
     let (zero, scale) = (f32x4_splat(zero), f32x4_splat(scale));
-    for i in (0..count).step_by(32) {
+    let whole = count & !31;
+    for i in (0..whole).step_by(32) {
         let (first, second) = nibbles(v128_load(codes.add(i >> 1) as *const v128));
         widen_bytes(first, zero, scale, out.add(i));
         widen_bytes(second, zero, scale, out.add(i + 16));
+    }
+    if whole < count {
+        let (first, _) = nibbles(v128_load64_zero(codes.add(whole >> 1) as *const u64));
+        widen_bytes(first, zero, scale, out.add(whole));
     }
 }
 
@@ -101,4 +110,72 @@ pub unsafe fn decode_bytes(codes: *const u8, count: usize, zero: f32, scale: f32
     for i in (0..count).step_by(16) {
         widen_bytes(v128_load(codes.add(i) as *const v128), zero, scale, out.add(i));
     }
+}
+
+/// How eight codes of some width are taken out of their bytes: each 16-bit lane gets the two bytes that
+/// hold its code, a product moves the code to the lane's top, and one shift brings it down.
+struct Extraction {
+    first: [u8; 16],
+    second: [u8; 16],
+    factors: [u16; 8],
+}
+
+const fn extraction(bits: usize) -> Extraction {
+    let mut e = Extraction { first: [0; 16], second: [0; 16], factors: [0; 8] };
+    let mut lane = 0;
+    while lane < 8 && bits > 0 {
+        let bit = lane * bits;
+        let byte = (bit / 8) as u8;
+        e.first[2 * lane] = byte;
+        e.first[2 * lane + 1] = byte + 1;
+        e.second[2 * lane] = byte + bits as u8;
+        e.second[2 * lane + 1] = byte + bits as u8 + 1;
+        e.factors[lane] = 1 << (16 - bits - bit % 8);
+        lane += 1;
+    }
+    e
+}
+
+static EXTRACTIONS: [Extraction; 8] = [
+    extraction(0),
+    extraction(1),
+    extraction(2),
+    extraction(3),
+    extraction(4),
+    extraction(5),
+    extraction(6),
+    extraction(7),
+];
+
+/// `count` (a multiple of 16) codes of 1 to 7 bits, beginning at a whole byte: (code - zero) * scale. Reads
+/// up to 14 bytes beyond them.
+#[inline(always)]
+pub unsafe fn decode_bits(
+    codes: *const u8,
+    bits: u32,
+    count: usize,
+    zero: f32,
+    scale: f32,
+    out: *mut f32,
+) {
+    let e = &EXTRACTIONS[(bits & 7) as usize];
+    let first = v128_load(e.first.as_ptr() as *const v128);
+    let second = v128_load(e.second.as_ptr() as *const v128);
+    let factors = v128_load(e.factors.as_ptr() as *const v128);
+    let (zero, scale) = (f32x4_splat(zero), f32x4_splat(scale));
+    for i in (0..count).step_by(16) {
+        let bytes = v128_load(codes.add(i / 8 * bits as usize) as *const v128);
+        for (half, indices) in [first, second].into_iter().enumerate() {
+            let pairs = i16x8_mul(pick_bytes(bytes, indices), factors);
+            let eight = u16x8_shr(pairs, 16 - bits);
+            let to = out.add(i + 8 * half);
+            scale_four(u32x4_extend_low_u16x8(eight), zero, scale, to);
+            scale_four(u32x4_extend_high_u16x8(eight), zero, scale, to.add(4));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn scale_four(codes: v128, zero: v128, scale: v128, out: *mut f32) {
+    store(out, f32x4_mul(f32x4_sub(f32x4_convert_i32x4(codes), zero), scale));
 }

@@ -2,7 +2,7 @@
 //! needs of a weight is a run of its values as f32; the words below are written by
 //! src/backends/wasm/weight_layout.ts in this order.
 
-use crate::codes::{decode_bytes, decode_nibble_integer, decode_nibble_table};
+use crate::codes::{decode_bits, decode_bytes, decode_nibble_integer, decode_nibble_table};
 use crate::simd::*;
 
 const DTYPE_F16: u32 = 1;
@@ -85,7 +85,7 @@ unsafe fn scalar(data: *const u8, dtype: u32, index: usize) -> f32 {
     }
 }
 
-/// Code `index` of a bit stream; reads one byte beyond its last (units are padded for that).
+/// Code `index` of a bit stream; reads one byte beyond its last.
 #[inline(always)]
 unsafe fn code_at(data: *const u8, bits: u32, index: usize) -> u32 {
     if bits == 8 {
@@ -164,7 +164,7 @@ impl Weight {
         let is_table = self.value_kind == VALUE_TABLE;
         let mut done = 0;
         if self.bits == 4 && flat & 1 == 0 {
-            done = run & !31;
+            done = run & !15;
             let codes = self.data.add(flat >> 1);
             if is_table {
                 decode_nibble_table(codes, done, self.table, scale, out);
@@ -174,6 +174,10 @@ impl Weight {
         } else if self.bits == 8 && !is_table {
             done = run & !15;
             decode_bytes(self.data.add(flat), done, self.zero_point, scale, out);
+        } else if flat & 7 == 0 && !is_table {
+            done = run & !15;
+            let codes = self.data.add((flat >> 3) * self.bits as usize);
+            decode_bits(codes, self.bits, done, self.zero_point, scale, out);
         }
         for i in done..run {
             let code = code_at(self.data, self.bits, flat + i);

@@ -30,6 +30,8 @@ const KERNEL_DTYPES: readonly DType[] = [
   "float8_e4m3fn",
   "float8_e5m2",
 ];
+/** Bytes a kernel may read beyond the last code. */
+const CODE_SLACK = 16;
 const SCALE_KIND = { float: 0, coded: 1, none: 2 } as const;
 
 /** Where the parts of a unit begin, in bytes from the unit's start. */
@@ -70,9 +72,9 @@ class PartCounter {
     this.end = aligned(start + bytes);
     return start;
   }
-  /** A stream of codes; its reader looks one byte ahead. */
+  /** A stream of codes; its reader takes 16 bytes at a time. */
   codes(count: number, bits: number): number {
-    return this.take(packedBytes(count, bits) + 1);
+    return this.take(packedBytes(count, bits) + CODE_SLACK);
   }
   table(value: CodeValue): number {
     return value.kind === "table" ? this.take(value.table.byteLength) : 0;
