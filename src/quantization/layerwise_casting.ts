@@ -17,6 +17,7 @@ import {
   DEFAULT_SKIP_MODULES_PATTERN,
   LayerwiseCastingConfig,
 } from "./layerwise_casting_config.ts";
+import { ModulePattern } from "./module_pattern.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout } from "./quantized_tensor.ts";
 import {
@@ -62,12 +63,12 @@ class LayerwiseQuantizer implements Quantizer {
   readonly config: LayerwiseCastingConfig;
   /** config.json says nothing of it. */
   readonly configless = true;
-  readonly #patterns: readonly RegExp[];
+  readonly #patterns: readonly ModulePattern[];
 
   constructor(config: LayerwiseCastingConfig, target: QuantizerTarget) {
     this.config = config;
     const patterns = [...config.skipModulesPattern, ...target.keepInFloat32];
-    this.#patterns = patterns.map((pattern) => new RegExp(pattern));
+    this.#patterns = patterns.map((pattern) => new ModulePattern(pattern, "skip_modules_pattern"));
   }
 
   /** Whether a pattern is found in the name of the module or of one around it. */

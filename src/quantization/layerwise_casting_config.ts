@@ -1,6 +1,7 @@
 /** FP8 layerwise casting: the arguments of Diffusers' enable_layerwise_casting as a config. */
 
 import { HalftoneError } from "../errors.ts";
+import { ModulePattern } from "./module_pattern.ts";
 import type { JsonValue } from "./python_json.ts";
 import type { QuantizationConfig } from "./quantizer.ts";
 import type { Float8DType } from "./torchao_schemes.ts";
@@ -47,8 +48,7 @@ export class LayerwiseCastingConfig implements QuantizationConfig {
     }
     this.storageDtype = storageDtype;
     this.computeDtype = computeDtype;
-    this.skipModulesPattern = [...skipModulesPattern ?? DEFAULT_SKIP_MODULES_PATTERN];
-    this.skipModulesPattern.forEach(checkPattern);
+    this.skipModulesPattern = checkedPatterns(skipModulesPattern ?? DEFAULT_SKIP_MODULES_PATTERN);
     this.givesWay = !options.scaled;
   }
 
@@ -78,12 +78,10 @@ export class LayerwiseCastingConfig implements QuantizationConfig {
   }
 }
 
-function checkPattern(pattern: string): void {
-  try {
-    new RegExp(pattern);
-  } catch {
-    throw invalid("skip_modules_pattern", pattern, "a regular expression");
-  }
+function checkedPatterns(patterns: unknown): readonly string[] {
+  if (!Array.isArray(patterns)) throw invalid("skip_modules_pattern", patterns, "a list");
+  for (const pattern of patterns) new ModulePattern(pattern, "skip_modules_pattern");
+  return [...patterns];
 }
 
 function invalid(field: string, found: unknown, expected: string): HalftoneError {

@@ -1,6 +1,6 @@
 /** Which modules a skip list means; Diffusers and Transformers match its entries differently. */
 
-import { HalftoneError } from "../errors.ts";
+import { ModulePattern } from "./module_pattern.ts";
 
 /** The library that would load the component, and whose matching therefore counts. */
 export type ModelLibrary = "diffusers" | "transformers";
@@ -22,17 +22,9 @@ function matchesInDiffusers(module: string, entry: string): boolean {
 
 /** A regular expression from the start to a component's end, or a suffix (should_convert_module). */
 function matchesInTransformers(module: string, entry: string): boolean {
-  return module.endsWith(entry) || pattern(entry).test(module);
+  return module.endsWith(entry) || patternOf(entry).test(module);
 }
 
-function pattern(entry: string): RegExp {
-  try {
-    return new RegExp(`^(?:${entry})(?:(?<=\\.)|(?=\\.|$))`);
-  } catch (cause) {
-    throw new HalftoneError("quantization_config", "Cannot use an entry of a skip list", {
-      field: "llm_int8_skip_modules",
-      found: entry,
-      expected: "a module name or a regular expression",
-    }, cause);
-  }
+function patternOf(entry: string): ModulePattern {
+  return new ModulePattern(entry, "llm_int8_skip_modules", "^(?:", ")(?:(?<=\\.)|(?=\\.|$))");
 }

@@ -23,7 +23,7 @@ export function readCorpus(): KeptInput[] {
 export function keepInput(kept: KeptInput): string {
   mkdirSync(FOLDER, { recursive: true });
   const name = `${kept.target.replaceAll(/\W+/g, "_")}_${kept.seed}.json`;
-  writeFileSync(new URL(name, FOLDER), `${JSON.stringify(kept, spell)}\n`);
+  writeFileSync(new URL(name, FOLDER), `${JSON.stringify(kept, spell, 2)}\n`);
   return name;
 }
 

@@ -51,10 +51,11 @@ function print(report: FuzzReport): void {
 
 async function fuzzAll(): Promise<void> {
   const targets = (await fuzzTargets()).filter(({ name }) => name.includes(values.target));
-  const share = Math.ceil(executions / targets.length);
+  const shares = targets.reduce((sum, { slowness = 1 }) => sum + 1 / slowness, 0);
   let [total, failed] = [0, 0];
   for (const target of targets) {
-    const report = await fuzz(target, share, seed);
+    const share = executions / shares / (target.slowness ?? 1);
+    const report = await fuzz(target, Math.ceil(share), seed);
     print(report);
     total += report.executions;
     failed += report.failures.length;

@@ -7,6 +7,8 @@ import type { Random } from "./random.ts";
 /** Something that reads input nobody checked. `Input` is JSON with Uint8Arrays in it. */
 export interface FuzzTarget<Input = unknown> {
   readonly name: string;
+  /** How many times slower than others it is; it gets so many times fewer executions. */
+  readonly slowness?: number;
   /** An input that is almost right, sometimes right. */
   make(random: Random): Input;
   /** How many bytes the input would have as a file. */

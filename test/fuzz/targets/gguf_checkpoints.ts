@@ -1,13 +1,10 @@
 /** Tiny GGUF files of every type, with damaged headers and blocks, read down to the weights. */
 
-import { readGgufHeader } from "../../../src/io/gguf_reader.ts";
+import { checkpointFromSources } from "../../../src/io/checkpoint.ts";
 import { serializeGguf } from "../../../src/io/gguf_writer.ts";
 import { METHODS } from "../../../src/quantization/auto.ts";
-import type { TensorReader } from "../../../src/quantization/quantizer.ts";
 import { memorySource } from "../../../src/runtime/byte_source.ts";
 import { openWeights } from "../../../src/quantization/weights.ts";
-import { HostTensor } from "../../../src/tensor/host_tensor.ts";
-import { checkFinite } from "../../../src/io/finite.ts";
 import { join } from "../../io/gguf_file.ts";
 import { noPause, randomValues, tensorOf } from "../../quantization/support.ts";
 import { mutateBytes } from "../mutate.ts";
@@ -64,23 +61,11 @@ function mutant(random: Random, good: Uint8Array): Uint8Array {
 const HEADER_BYTES = 192;
 
 async function readFile(file: Uint8Array): Promise<void> {
-  const weights = await openWeights(await readerOf(file), {
+  const weights = await openWeights(await checkpointFromSources("fuzz", [memorySource(file)]), {
     config: { _class_name: "FluxTransformer2DModel" },
     linearNames: (name) => name === NAME,
     onWarning: () => {},
   });
   weights.memory();
   for (const name of [NAME, "blocks.0.ff.bias"]) await readWeight(name, weights);
-}
-
-/** A checkpoint over the bytes of a file. */
-async function readerOf(file: Uint8Array): Promise<TensorReader> {
-  const { entries, metadata } = await readGgufHeader(memorySource(file));
-  const read: TensorReader["read"] = (name, options) => {
-    const { dtype, shape, offset, bytes } = entries.get(name)!;
-    const tensor = new HostTensor(dtype, shape, file.slice(offset, offset + bytes));
-    if (!options?.packed) checkFinite(tensor, name);
-    return Promise.resolve(tensor);
-  };
-  return { entries, metadata, read };
 }
