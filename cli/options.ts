@@ -41,8 +41,8 @@ export function addModelOptions(command: Command): Command {
 export function addQuantizeOption(command: Command): Command {
   return command.option(
     "--quantize <[component=]method:format>",
-    "quantize a component, such as bitsandbytes:nf4, nf4-dq, fp4, int8 (repeatable; without a " +
-      "component: transformer and text_encoder_2)",
+    "quantize a component, such as bitsandbytes:nf4; `halftone formats` lists them (repeatable; " +
+      "without a component: transformer and text_encoder_2)",
     (value: string, previous: readonly string[]) => [...previous, value],
     [] as readonly string[],
   );

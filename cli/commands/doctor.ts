@@ -3,11 +3,7 @@
 import { Command } from "commander";
 import { chooseBackend } from "../../src/backends/select.ts";
 import { hasRelaxedSimd } from "../../src/backends/wasm/kernel_module.ts";
-import { createQuantizer } from "../../src/quantization/auto.ts";
-import { quantizeFormats } from "../../src/quantization/formats.ts";
-import { bitsPerWeight } from "../../src/quantization/layout_bytes.ts";
-import type { WeightFormat } from "../../src/plan/plan.ts";
-import type { Shape } from "../../src/tensor/shape.ts";
+import { formatTable } from "../../src/quantization/format_table.ts";
 import {
   cpuCount,
   cpuModel,
@@ -48,8 +44,6 @@ interface Findings {
 const FLUX_PARAMETERS = 11.9e9;
 /** Room for intermediates at 1024x1024, the process and the rest of the machine. */
 const ROOM_BYTES = 4 * 2 ** 30;
-/** A typical linear layer of FLUX.1, whose bytes per weight stand for all. */
-const LAYER: Shape = [3072, 3072];
 
 /** The command. */
 export function doctorCommand(): Command {
@@ -78,23 +72,20 @@ async function examine(): Promise<Findings> {
     relaxedSimd: hasRelaxedSimd(),
     backend: backend.name,
     reason,
-    flux: [...weightFormats()].map(([name, format]) => fitOf(name, format, memory)),
+    flux: bitsOfFormats().map(([name, bits]) => fitOf(name, bits, memory)),
   };
 }
 
 /** Dense types, and every format of every method as it stores the typical layer. */
-function* weightFormats(): Generator<readonly [name: string, format: WeightFormat]> {
-  yield ["float32", { kind: "dense", dtype: "float32" }];
-  yield ["bfloat16", { kind: "dense", dtype: "bfloat16" }];
-  for (const { fullName, config } of quantizeFormats()) {
-    const quantizer = createQuantizer(config(), { library: "diffusers", keepInFloat32: [] });
-    const info = quantizer.describe(LAYER);
-    if (info !== null) yield [fullName, info.format];
-  }
+function bitsOfFormats(): (readonly [name: string, bits: number])[] {
+  const rows = formatTable().flatMap(({ name, bitsPerWeight }) =>
+    bitsPerWeight === null ? [] : [[name, bitsPerWeight] as const]
+  );
+  return [["float32", 32], ["bfloat16", 16], ...rows];
 }
 
-function fitOf(format: string, weight: WeightFormat, memory: MachineMemory | undefined): Fit {
-  const bytes = Math.round(FLUX_PARAMETERS * bitsPerWeight(LAYER, weight) / 8);
+function fitOf(format: string, bits: number, memory: MachineMemory | undefined): Fit {
+  const bytes = Math.round(FLUX_PARAMETERS * bits / 8);
   return { format, bytes, fits: memory && bytes + ROOM_BYTES <= memory.total };
 }
 
