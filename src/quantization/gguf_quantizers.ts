@@ -172,7 +172,7 @@ function setWeights(x: Float32Array, at: number): void {
   let sum = 0;
   for (let i = at; i < at + 32; i++) sum = fround(sum + fround(x[i] * x[i]));
   const mean = fround(Math.sqrt(fround(sum / 32)));
-  for (let i = 0; i < 32; i++) groupWeights[i] = mean + Math.abs(x[at + i]);
+  for (let i = 0; i < 32; i++) groupWeights[i] = fround(mean + Math.abs(x[at + i]));
 }
 
 /** Codes a group again, with the scale and the minimum that are stored. */

@@ -34,12 +34,15 @@ export interface Group {
   codesAt: number;
 }
 
-const weights = new Float32Array(32);
-const shifted = new Float32Array(32);
-const trial = new Uint8Array(32);
+// Scratch of the searches: float32 values kept in doubles, which spares the conversions.
+const weights = new Float64Array(32);
+const values = new Float64Array(32);
+const shifted = new Float64Array(32);
+const trial = new Float64Array(32);
+const chosen = new Float64Array(32);
 
-/** The weights of the next `searchScaleAndMinimum`, one per value of the group. */
-export const groupWeights: Float32Array = weights;
+/** The weights of the next `searchScaleAndMinimum`, one per value of the group; float32 values. */
+export const groupWeights: Float64Array = weights;
 
 /** The minimum that the last `searchScaleAndMinimum` found, sign changed. */
 let minimum = 0;
@@ -62,9 +65,10 @@ export function searchScaleAndMinimum(
   absolute: boolean,
 ): number {
   let min = x[at], max = x[at];
-  let sumW = weights[0], sumX = fround(sumW * x[at]);
-  for (let i = 1; i < count; i++) {
+  let sumW = 0, sumX = 0;
+  for (let i = 0; i < count; i++) {
     const value = x[at + i];
+    values[i] = value;
     if (value < min) min = value;
     if (value > max) max = value;
     sumW = fround(sumW + weights[i]);
@@ -76,26 +80,21 @@ export function searchScaleAndMinimum(
     minimum = -min;
     return 0;
   }
-  shift(x, at, count, min);
-  let iscale = usable(fround(most / fround(max - min)));
-  let scale = fround(1 / fround(most / fround(max - min)));
-  for (let i = 0; i < count; i++) {
-    const l = fround(fround(iscale * shifted[i]) + ROUNDER) - ROUNDER;
-    codes[codesAt + i] = l < 0 ? 0 : l > most ? most : l;
-  }
-  let best = groupError(x, at, count, codes, codesAt, scale, min, absolute);
+  shift(count, min);
+  const iscale = fround(most / fround(max - min));
+  let scale = fround(1 / iscale);
+  code(chosen, count, most, usable(iscale));
+  let best = groupError(chosen, count, scale, min, absolute);
   for (let step = 0; step <= steps; step++) {
     const factor = fround(fround(firstStep + fround(TENTH * step)) + most);
-    iscale = usable(fround(factor / fround(max - min)));
+    code(trial, count, most, usable(fround(factor / fround(max - min))));
     let sumL = 0, sumL2 = 0, sumXl = 0;
     for (let i = 0; i < count; i++) {
-      let l = fround(fround(iscale * shifted[i]) + ROUNDER) - ROUNDER;
-      l = l < 0 ? 0 : l > most ? most : l;
-      trial[i] = l;
+      const l = trial[i];
       const wl = fround(weights[i] * l);
       sumL = fround(sumL + wl);
       sumL2 = fround(sumL2 + fround(wl * l));
-      sumXl = fround(sumXl + fround(wl * x[at + i]));
+      sumXl = fround(sumXl + fround(wl * values[i]));
     }
     const determinant = fround(fround(sumW * sumL2) - fround(sumL * sumL));
     if (!(determinant > 0)) continue;
@@ -107,21 +106,22 @@ export function searchScaleAndMinimum(
       thisMin = 0;
       thisScale = fround(sumXl / sumL2);
     }
-    const error = groupError(x, at, count, trial, 0, thisScale, thisMin, absolute);
+    const error = groupError(trial, count, thisScale, thisMin, absolute);
     if (!(error < best)) continue;
-    for (let i = 0; i < count; i++) codes[codesAt + i] = trial[i];
+    for (let i = 0; i < count; i++) chosen[i] = trial[i];
     best = error;
     scale = thisScale;
     min = thisMin;
-    shift(x, at, count, min);
+    shift(count, min);
   }
+  for (let i = 0; i < count; i++) codes[codesAt + i] = chosen[i];
   minimum = -min;
   return scale;
 }
 
 /** Values above the minimum. */
-function shift(x: Float32Array, at: number, count: number, min: number): void {
-  for (let i = 0; i < count; i++) shifted[i] = x[at + i] - min;
+function shift(count: number, min: number): void {
+  for (let i = 0; i < count; i++) shifted[i] = fround(values[i] - min);
 }
 
 /** In C an infinite product rounds to a negative integer and is clamped to code 0. */
@@ -129,12 +129,17 @@ function usable(iscale: number): number {
   return iscale === Infinity ? 0 : iscale;
 }
 
+/** The codes of the shifted values at a scale's inverse. */
+function code(codes: Float64Array, count: number, most: number, iscale: number): void {
+  for (let i = 0; i < count; i++) {
+    const l = fround(fround(iscale * shifted[i]) + ROUNDER) - ROUNDER;
+    codes[i] = l < 0 ? 0 : l > most ? most : l;
+  }
+}
+
 function groupError(
-  x: Float32Array,
-  at: number,
+  codes: Float64Array,
   count: number,
-  codes: Uint8Array,
-  codesAt: number,
   scale: number,
   min: number,
   absolute: boolean,
@@ -142,15 +147,13 @@ function groupError(
   let error = 0;
   if (absolute) {
     for (let i = 0; i < count; i++) {
-      const value = fround(fround(scale * codes[codesAt + i]) + min);
-      const difference = Math.abs(fround(value - x[at + i]));
-      error = fround(error + fround(weights[i] * difference));
+      const difference = fround(fround(fround(scale * codes[i]) + min) - values[i]);
+      error = fround(error + fround(weights[i] * Math.abs(difference)));
     }
     return error;
   }
   for (let i = 0; i < count; i++) {
-    const value = fround(fround(scale * codes[codesAt + i]) + min);
-    const difference = fround(value - x[at + i]);
+    const difference = fround(fround(fround(scale * codes[i]) + min) - values[i]);
     error = fround(error + fround(weights[i] * fround(difference * difference)));
   }
   return error;
@@ -178,20 +181,21 @@ export function searchSymmetricScale({ x, at, codes, codesAt }: Group): number {
   }
   for (let i = 0; i < 16; i++) {
     const value = x[at + i];
-    weights[i] = value * value;
-    shifted[i] = weights[i] * value; // weight times value
+    values[i] = value;
+    weights[i] = fround(value * value);
+    shifted[i] = fround(weights[i] * value); // weight times value
   }
   let iscale = fround(-32 / max);
-  setSymmetricCodes(x, at, codes, codesAt, iscale);
-  symmetricSums(x, at, iscale);
+  setSymmetricCodes(codes, codesAt, iscale);
+  symmetricSums(iscale);
   let scale = sumL2 ? fround(sumLx / sumL2) : 0;
   let best = fround(scale * sumLx);
   for (let step = -9; step <= 9; step++) {
     if (step === 0) continue;
     iscale = fround(-fround(32 + fround(TENTH * step)) / max);
-    symmetricSums(x, at, iscale);
+    symmetricSums(iscale);
     if (!(sumL2 > 0 && fround(sumLx * sumLx) > fround(best * sumL2))) continue;
-    setSymmetricCodes(x, at, codes, codesAt, iscale);
+    setSymmetricCodes(codes, codesAt, iscale);
     scale = fround(sumLx / sumL2);
     best = fround(scale * sumLx);
   }
@@ -201,10 +205,10 @@ export function searchSymmetricScale({ x, at, codes, codesAt }: Group): number {
 let sumLx = 0;
 let sumL2 = 0;
 
-function symmetricSums(x: Float32Array, at: number, iscale: number): void {
+function symmetricSums(iscale: number): void {
   let lx = 0, l2 = 0;
   for (let i = 0; i < 16; i++) {
-    let l = fround(fround(iscale * x[at + i]) + ROUNDER) - ROUNDER;
+    let l = fround(fround(iscale * values[i]) + ROUNDER) - ROUNDER;
     l = l < -32 ? -32 : l > 31 ? 31 : l;
     lx = fround(lx + fround(shifted[i] * l));
     l2 = fround(l2 + fround(fround(weights[i] * l) * l));
@@ -213,15 +217,9 @@ function symmetricSums(x: Float32Array, at: number, iscale: number): void {
   sumL2 = l2;
 }
 
-function setSymmetricCodes(
-  x: Float32Array,
-  at: number,
-  codes: Uint8Array,
-  codesAt: number,
-  iscale: number,
-): void {
+function setSymmetricCodes(codes: Uint8Array, codesAt: number, iscale: number): void {
   for (let i = 0; i < 16; i++) {
-    const l = fround(fround(iscale * x[at + i]) + ROUNDER) - ROUNDER;
+    const l = fround(fround(iscale * values[i]) + ROUNDER) - ROUNDER;
     codes[codesAt + i] = (l < -32 ? -32 : l > 31 ? 31 : l) + 32;
   }
 }
@@ -241,8 +239,9 @@ export function searchThreeBitScale({ x, at, codes, codesAt }: Group): number {
     const value = x[at + i];
     const l = clampThreeBits(nearestInteger(fround(iscale * value)));
     levels[i] = l;
-    weights[i] = value * value;
-    shifted[i] = weights[i] * value; // weight times value
+    values[i] = value;
+    weights[i] = fround(value * value);
+    shifted[i] = fround(weights[i] * value); // weight times value
     lx = fround(lx + fround(shifted[i] * l));
     l2 = fround(l2 + fround(fround(weights[i] * l) * l));
   }
@@ -299,12 +298,15 @@ export function nearestIq4(value: number): number {
 export function searchIq4Scale(x: Float32Array, at: number): number {
   const max = largestValue(x, at, 32);
   if (Math.abs(max) < SMALLEST) return 0;
-  for (let i = 0; i < 32; i++) weights[i] = x[at + i] * x[at + i];
-  iq4Sums(x, at, fround(1 / fround(-max / -127)));
+  for (let i = 0; i < 32; i++) {
+    values[i] = x[at + i];
+    weights[i] = fround(x[at + i] * x[at + i]);
+  }
+  iq4Sums(fround(1 / fround(-max / -127)));
   let scale = sumL2 > 0 ? fround(sumLx / sumL2) : 0;
   let best = fround(scale * sumLx);
   for (let step = -7; step <= 7; step++) {
-    iq4Sums(x, at, fround((step - 127) / max));
+    iq4Sums(fround((step - 127) / max));
     if (!(sumL2 > 0 && fround(sumLx * sumLx) > fround(best * sumL2))) continue;
     scale = fround(sumLx / sumL2);
     best = fround(scale * sumLx);
@@ -312,10 +314,10 @@ export function searchIq4Scale(x: Float32Array, at: number): number {
   return scale;
 }
 
-function iq4Sums(x: Float32Array, at: number, iscale: number): void {
+function iq4Sums(iscale: number): void {
   let lx = 0, l2 = 0;
   for (let i = 0; i < 32; i++) {
-    const value = x[at + i];
+    const value = values[i];
     const q = IQ4_VALUES[nearestIq4(fround(iscale * value))];
     const wq = fround(weights[i] * q);
     lx = fround(lx + fround(wq * value));
