@@ -33,8 +33,11 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
   readonly #capture: (graph: Graph, sizes: Sizes) => void;
   readonly #plans = new Map<string, Plan>();
   #weights: WeightSet | undefined;
-  /** Whether the weights stay outside the backend's own memory; see `placeWeights`. */
-  streamsWeights = false;
+  /**
+   * Whether the weights stay outside the backend's own memory, as `placeWeights` decides for a whole
+   * pipeline; else the backend decides by what fits.
+   */
+  streamsWeights: boolean | undefined = undefined;
   /** Stages that come later in a run: they make room when this one loads what it will not keep. */
   later: readonly Stage[] = [];
 
