@@ -183,7 +183,52 @@ class StreamPacker {
       this.#position += codes.length;
     } else if (this.bits === 4 && codes.length % 2 === 0 && this.#width === 0) {
       this.#addNibbles(codes);
-    } else this.#addBits(codes);
+    } else if (this.bits <= 6 && codes.length % 8 === 0) this.#addEights(codes);
+    else this.#addBits(codes);
+  }
+
+  /** Eight codes are as many bytes as a code has bits, so runs of them begin and end with a byte. */
+  #addEights(codes: Uint8Array): void {
+    const { stream, bits } = this;
+    let position = this.#position;
+    for (let i = 0; i < codes.length; i += 8) {
+      const low = codes[i] | codes[i + 1] << bits | codes[i + 2] << 2 * bits |
+        codes[i + 3] << 3 * bits;
+      const high = codes[i + 4] | codes[i + 5] << bits | codes[i + 6] << 2 * bits |
+        codes[i + 7] << 3 * bits;
+      position = this.#writeHalves(stream, position, low, high);
+    }
+    this.#position = position;
+  }
+
+  /** Two halves of 4 * bits each, at most 24 bits. */
+  #writeHalves(stream: Uint8Array, position: number, low: number, high: number): number {
+    switch (this.bits) {
+      case 2:
+        stream[position] = low;
+        stream[position + 1] = high;
+        return position + 2;
+      case 3:
+        stream[position] = low;
+        stream[position + 1] = low >> 8 | high << 4;
+        stream[position + 2] = high >> 4;
+        return position + 3;
+      case 5:
+        stream[position] = low;
+        stream[position + 1] = low >> 8;
+        stream[position + 2] = low >> 16 | high << 4;
+        stream[position + 3] = high >> 4;
+        stream[position + 4] = high >> 12;
+        return position + 5;
+      default: // 6
+        stream[position] = low;
+        stream[position + 1] = low >> 8;
+        stream[position + 2] = low >> 16;
+        stream[position + 3] = high;
+        stream[position + 4] = high >> 8;
+        stream[position + 5] = high >> 16;
+        return position + 6;
+    }
   }
 
   #addNibbles(codes: Uint8Array): void {
