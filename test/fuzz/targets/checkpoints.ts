@@ -4,8 +4,12 @@ import { checkFinite } from "../../../src/io/finite.ts";
 import { createQuantizer } from "../../../src/quantization/auto.ts";
 import { formatTable } from "../../../src/quantization/format_table.ts";
 import { type QuantizeFormat, quantizeFormats } from "../../../src/quantization/formats.ts";
-import type { TensorReader } from "../../../src/quantization/quantizer.ts";
-import { openWeights } from "../../../src/quantization/weights.ts";
+import type { Quantizer, TensorReader } from "../../../src/quantization/quantizer.ts";
+import {
+  openWeights,
+  type OpenWeightsOptions,
+  resolveQuantizer,
+} from "../../../src/quantization/weights.ts";
 import type { DType } from "../../../src/tensor/dtype.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
 import type { Shape } from "../../../src/tensor/shape.ts";
@@ -77,13 +81,31 @@ async function goodCheckpoint(format: QuantizeFormat): Promise<StoredCheckpoint>
 
 async function readAll({ tensors, metadata, config }: StoredCheckpoint): Promise<void> {
   const reader = readerOf(tensors, metadata);
-  const weights = await openWeights(reader, {
+  const options: OpenWeightsOptions = {
     config: { _class_name: "FluxTransformer2DModel", quantization_config: config },
     linearNames: (name) => LINEAR.includes(name),
     onWarning: () => {},
-  });
+  };
+  const weights = await openWeights(reader, options);
   weights.memory();
   for (const name of LINEAR) await readWeight(name, weights);
+  const { quantizer, preQuantized } = resolveQuantizer(reader, options);
+  if (quantizer && preQuantized) await writeAgain(quantizer, reader);
+}
+
+/** What was read is written as it was; spelled another way it may be, but no value is lost. */
+async function writeAgain(quantizer: Quantizer, reader: TensorReader): Promise<void> {
+  for (const name of LINEAR.filter((name) => quantizer.isStored(name, reader))) {
+    const written = quantizer.write(name, await quantizer.read(name, reader));
+    for (const { name, tensor } of written) {
+      if (!reader.entries.has(name)) continue;
+      const source = await reader.read(name, { packed: true });
+      const isSpelledAlike = source.dtype === tensor.dtype && source.size === tensor.size;
+      if (!isSpelledAlike) continue;
+      const differs = source.bytes.findIndex((byte, index) => byte !== tensor.bytes[index]);
+      if (differs >= 0) throw new Error(`${name} is written otherwise at byte ${differs}`);
+    }
+  }
 }
 
 function readerOf(
