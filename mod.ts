@@ -57,6 +57,11 @@ export type { GgufMix } from "./src/quantization/gguf_mixes.ts";
 export type { GgufQuantType } from "./src/quantization/gguf_quantizers.ts";
 export type { GgufBlockType } from "./src/quantization/gguf_types.ts";
 export {
+  type ModelOptType,
+  NVIDIAModelOptConfig,
+  type NVIDIAModelOptOptions,
+} from "./src/quantization/modelopt_config.ts";
+export {
   LayerwiseCastingConfig,
   type LayerwiseCastingOptions,
 } from "./src/quantization/layerwise_casting_config.ts";

@@ -7,6 +7,7 @@ import { HalftoneError } from "../errors.ts";
 import { BITSANDBYTES } from "./bitsandbytes.ts";
 import { GGUF } from "./gguf.ts";
 import { LAYERWISE } from "./layerwise_casting.ts";
+import { MODELOPT } from "./modelopt.ts";
 import type {
   Method,
   QuantizationConfig,
@@ -19,8 +20,15 @@ import { TORCHAO } from "./torchao.ts";
 
 export type { QuantizationConfig, Quantizer } from "./quantizer.ts";
 
-/** All methods. */
-export const METHODS: readonly Method[] = [BITSANDBYTES, TORCHAO, QUANTO, LAYERWISE, GGUF];
+/** All methods, those with keys of their own before layerwise casting, which has none. */
+export const METHODS: readonly Method[] = [
+  BITSANDBYTES,
+  TORCHAO,
+  QUANTO,
+  MODELOPT,
+  LAYERWISE,
+  GGUF,
+];
 
 /** A config, or the dictionary of one as config.json holds it. */
 export type QuantizationConfigLike = QuantizationConfig | Readonly<Record<string, unknown>>;

@@ -1,0 +1,186 @@
+/** NVIDIA ModelOpt as a quantization method: weights only. */
+
+import type { WeightInfo } from "../ops/graph.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
+import type { Shape } from "../tensor/shape.ts";
+import { dequantize } from "./dequantize.ts";
+import { NVIDIAModelOptConfig, type NVIDIAModelOptOptions } from "./modelopt_config.ts";
+import { encodeModelOpt } from "./modelopt_encode.ts";
+import {
+  assemble,
+  dequantizeModelOpt,
+  describeModelOpt,
+  isModelOptCompanion,
+  isModelOptWeight,
+  modelOptLayout,
+  modelOptMetadata,
+  readModelOpt,
+  typeOf,
+  writeModelOpt,
+} from "./modelopt_tensors.ts";
+import type { Pause } from "./pause.ts";
+import type {
+  EncodedWeight,
+  Method,
+  NamedTensor,
+  Quantizer,
+  QuantizerTarget,
+  TensorReader,
+  WrittenTensor,
+} from "./quantizer.ts";
+
+/** Weights per scale of NF4 where no config says it. */
+const NF4_BLOCK = 64;
+
+/** ModelOpt: FP8, INT8, INT4, NF4, NVFP4. */
+export const MODELOPT: Method = {
+  name: "modelopt",
+  backends: ["modelopt"],
+  sharedWithTransformers: false,
+  accepts: (config) => config instanceof NVIDIAModelOptConfig,
+  fromDict: (dict) => NVIDIAModelOptConfig.fromDict(dict),
+  create: (config, target) => new ModelOptQuantizer(config as NVIDIAModelOptConfig, target),
+  detect: detectConfig,
+  formats: [
+    format("fp8", "float8 e4m3, one scale", { quantType: "FP8" }),
+    format("int8", "int8, a scale per row", { quantType: "INT8", channelQuantize: 0 }),
+    format("int4", "int4, a scale per 128 weights", blocks("INT4", 128)),
+    format("nf4", "NormalFloat4 of four decimals, an 8-bit scale per 64 weights", {
+      ...blocks("NF4", NF4_BLOCK),
+      scaleChannelQuantize: -1,
+      scaleBlockQuantize: 256,
+    }),
+    format("nvfp4", "e2m1, an e4m3 scale per 16 weights and one for all", {
+      ...blocks("NVFP4", 16),
+      scaleChannelQuantize: -1,
+      scaleBlockQuantize: 8,
+    }),
+  ],
+};
+
+function format(name: string, description: string, options: NVIDIAModelOptOptions) {
+  return { name, description, config: () => new NVIDIAModelOptConfig(options) };
+}
+
+function blocks(quantType: string, blockQuantize: number): NVIDIAModelOptOptions {
+  return { quantType, channelQuantize: -1, blockQuantize };
+}
+
+/** Modules that ModelOpt never quantizes, of those a diffusion pipeline may have. */
+const DEFAULT_DISABLED = [
+  /lm_head/,
+  /proj_out\./,
+  /output_layer/,
+  /router/,
+  /mlp\.gate\./,
+  /vision_model/,
+  /vision_tower/,
+  /^output\./,
+];
+
+class ModelOptQuantizer implements Quantizer {
+  readonly config: NVIDIAModelOptConfig;
+  readonly #skipped: readonly string[];
+
+  constructor(config: NVIDIAModelOptConfig, target: QuantizerTarget) {
+    this.config = config;
+    this.#skipped = [...config.modulesToNotConvert ?? [], ...target.keepInFloat32];
+  }
+
+  /** Anywhere in the name of the module's quantizer, with ModelOpt's own exceptions. */
+  skips(module: string): boolean {
+    const quantizer = `${module}.weight_quantizer`;
+    return this.#skipped.some((entry) => wildcard(entry).test(quantizer)) ||
+      DEFAULT_DISABLED.some((pattern) => pattern.test(quantizer));
+  }
+
+  describe(shape: Shape, dtype: DType = "float32"): WeightInfo | null {
+    const groupSize = shape.length === 2 ? this.#groupSize(shape) : null;
+    if (groupSize === null) return null;
+    return quantizedInfo(shape, modelOptLayout(this.config.quantType, shape, dtype, groupSize));
+  }
+
+  async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
+    const { quantType, scaleBlockQuantize } = this.config;
+    const { dtype } = dense;
+    const shape = [dense.shape[0], dense.shape[1]] as const;
+    const groupSize = this.#groupSize(shape)!;
+    const isBlock = this.config.blockQuantize !== null;
+    const settings = { groupSize, isBlock, scaleBlock: scaleBlockQuantize ?? 1 };
+    const { codes, buffers } = await encodeModelOpt(quantType, name, dense, settings, pause);
+    return assemble(quantType, shape, dtype, groupSize, codes, buffers);
+  }
+
+  isCompanion(name: string): boolean {
+    return isModelOptCompanion(name);
+  }
+
+  isStored(name: string, checkpoint: TensorReader): boolean {
+    return isModelOptWeight(name, checkpoint);
+  }
+
+  describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo> {
+    const stored = describeModelOpt(name, checkpoint, this.#nf4Block);
+    const { type, shape, dtype, groupSize } = stored;
+    return Promise.resolve(quantizedInfo(shape, modelOptLayout(type, shape, dtype, groupSize)));
+  }
+
+  read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
+    return readModelOpt(name, checkpoint, this.#nf4Block);
+  }
+
+  write(name: string, weight: EncodedWeight): NamedTensor[] {
+    return writeModelOpt(name, weight);
+  }
+
+  dequantize(weight: EncodedWeight): HostTensor {
+    return dequantizeModelOpt(weight) ??
+      HostTensor.fromFloat32(dequantize(weight.tensor), weight.tensor.shape).cast(weight.dtype);
+  }
+
+  fileMetadata(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>> {
+    const { quantType } = this.config;
+    return quantType === "NF4" || quantType === "NVFP4" ? modelOptMetadata(tensors) : {};
+  }
+
+  /** Weights per scale; null where blocks do not divide a row. */
+  #groupSize([rows, columns]: Shape): number | null {
+    const { blockQuantize, channelQuantize } = this.config;
+    if (blockQuantize === null) return channelQuantize === 0 ? columns : rows * columns;
+    return columns % blockQuantize === 0 ? blockQuantize : null;
+  }
+
+  get #nf4Block(): number {
+    return this.config.blockQuantize ?? NF4_BLOCK;
+  }
+}
+
+function quantizedInfo(shape: Shape, layout: ReturnType<typeof modelOptLayout>): WeightInfo {
+  return { shape, format: { kind: "quantized", layout }, activations: { kind: "float" } };
+}
+
+/** A shell pattern (* and ?) found anywhere. */
+function wildcard(entry: string): RegExp {
+  const escaped = entry.replace(/[.+^${}()|\\[\]]/g, "\\$&");
+  return new RegExp(escaped.replaceAll("*", ".*").replaceAll("?", "."));
+}
+
+/** The config that the keys of a checkpoint speak of; null when no weight is ModelOpt's. */
+function detectConfig(checkpoint: TensorReader): Record<string, unknown> | null {
+  for (const name of checkpoint.entries.keys()) {
+    if (!isModelOptWeight(name, checkpoint)) continue;
+    const type = typeOf(name, checkpoint);
+    if (type === "FP8" || type === "INT8") return { quant_type: type };
+    const scales = checkpoint.entries.get(name.replace(/weight$/, "weight_quantizer._scale"))!;
+    const { groupSize } = describeModelOpt(name, checkpoint, NF4_BLOCK);
+    return {
+      quant_type: type,
+      channel_quantize: -1,
+      block_quantize: groupSize,
+      scale_channel_quantize: -1,
+      scale_block_quantize: type === "NF4" ? scales.shape[1] : 8,
+    };
+  }
+  return null;
+}

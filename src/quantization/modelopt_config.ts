@@ -1,0 +1,164 @@
+/** NVIDIAModelOptConfig with the fields, defaults and checks of Diffusers' quantization_config.py. */
+
+import { HalftoneError } from "../errors.ts";
+import { JsonNumber, type JsonValue } from "./python_json.ts";
+import type { QuantizationConfig } from "./quantizer.ts";
+
+/** The types of weights. */
+export type ModelOptType = "FP8" | "INT8" | "INT4" | "NF4" | "NVFP4";
+
+/** The types, in Diffusers' order. */
+const TYPES: readonly ModelOptType[] = ["FP8", "INT8", "INT4", "NF4", "NVFP4"];
+
+/** What an NVIDIAModelOptConfig may be given; the names are Diffusers' in camelCase. */
+export interface NVIDIAModelOptOptions {
+  /** "FP8", "INT8", "INT4", "NF4" or "NVFP4". */
+  readonly quantType: string;
+  /** Parts of module names that stay dense. Default none. */
+  readonly modulesToNotConvert?: readonly string[] | null;
+  /** Only true is supported: activations stay in float. Default true. */
+  readonly weightOnly?: boolean;
+  /** 0 for a scale per row; -1 together with `blockQuantize`. Default none: one for the tensor. */
+  readonly channelQuantize?: number | null;
+  /** Weights per scale. */
+  readonly blockQuantize?: number | null;
+  /** -1 together with `scaleBlockQuantize`. */
+  readonly scaleChannelQuantize?: number | null;
+  /** Scales per scale of scales; NF4 and NVFP4 need it. */
+  readonly scaleBlockQuantize?: number | null;
+  /** Only "max" is supported. Default "max". */
+  readonly algorithm?: string;
+  /** Kept for checkpoints. Default false. */
+  readonly disableConvQuantization?: boolean;
+}
+
+/** How to quantize with NVIDIA ModelOpt. */
+export class NVIDIAModelOptConfig implements QuantizationConfig {
+  /** The method as config.json names it. */
+  readonly quantMethod = "modelopt";
+  /** The key of the method in Diffusers' mapping. */
+  readonly backend = "modelopt";
+  /** What weights become. */
+  readonly quantType: ModelOptType;
+  /** See `NVIDIAModelOptOptions.modulesToNotConvert`. */
+  readonly modulesToNotConvert: readonly string[] | null;
+  /** See `NVIDIAModelOptOptions.channelQuantize`. */
+  readonly channelQuantize: number | null;
+  /** See `NVIDIAModelOptOptions.blockQuantize`. */
+  readonly blockQuantize: number | null;
+  /** See `NVIDIAModelOptOptions.scaleChannelQuantize`. */
+  readonly scaleChannelQuantize: number | null;
+  /** See `NVIDIAModelOptOptions.scaleBlockQuantize`. */
+  readonly scaleBlockQuantize: number | null;
+  /** See `NVIDIAModelOptOptions.disableConvQuantization`. */
+  readonly disableConvQuantization: boolean;
+
+  /** Throws `quantization_config`, or `unsupported` for quantized activations and other algorithms. */
+  constructor(options: NVIDIAModelOptOptions) {
+    this.quantType = typeOf(options.quantType, options.weightOnly ?? true);
+    this.modulesToNotConvert = namesOf(options.modulesToNotConvert ?? null);
+    this.channelQuantize = options.channelQuantize ?? null;
+    this.blockQuantize = options.blockQuantize ?? null;
+    this.scaleChannelQuantize = options.scaleChannelQuantize ?? null;
+    this.scaleBlockQuantize = options.scaleBlockQuantize ?? null;
+    this.disableConvQuantization = options.disableConvQuantization ?? false;
+    if ((options.algorithm ?? "max") !== "max") {
+      throw unsupported("algorithm", options.algorithm, "max");
+    }
+    checkBlocks(this);
+  }
+
+  /** From config.json's dictionary, or the options in camelCase. Throws `quantization_config`. */
+  static fromDict(dict: Readonly<Record<string, unknown>>): NVIDIAModelOptConfig {
+    const number = (snake: string, camel: string) => {
+      const value = dict[snake] ?? dict[camel] ?? null;
+      return value === null ? null : Number(value instanceof JsonNumber ? +value : value);
+    };
+    return new NVIDIAModelOptConfig({
+      quantType: (dict.quant_type ?? dict.quantType) as string,
+      modulesToNotConvert: (dict.modules_to_not_convert ?? dict.modulesToNotConvert) as undefined,
+      weightOnly: (dict.weight_only ?? dict.weightOnly) as boolean | undefined,
+      channelQuantize: number("channel_quantize", "channelQuantize"),
+      blockQuantize: number("block_quantize", "blockQuantize"),
+      scaleChannelQuantize: number("scale_channel_quantize", "scaleChannelQuantize"),
+      scaleBlockQuantize: number("scale_block_quantize", "scaleBlockQuantize"),
+      algorithm: dict.algorithm as string | undefined,
+      disableConvQuantization: Boolean(
+        dict.disable_conv_quantization ?? dict.disableConvQuantization,
+      ),
+    });
+  }
+
+  /** The arguments in Diffusers' spelling; it makes ModelOpt's own config from them again. */
+  toDict(): { readonly [key: string]: JsonValue } {
+    return {
+      quant_method: this.quantMethod,
+      quant_type: this.quantType,
+      modules_to_not_convert: this.modulesToNotConvert,
+      weight_only: true,
+      channel_quantize: this.channelQuantize,
+      block_quantize: this.blockQuantize,
+      calib_cfg: { method: "max" },
+      forward_loop: null,
+      scale_channel_quantize: this.scaleChannelQuantize,
+      scale_block_quantize: this.scaleBlockQuantize,
+      disable_conv_quantization: this.disableConvQuantization,
+    };
+  }
+
+  /** The same, for JSON.stringify. */
+  toJSON(): unknown {
+    return this.toDict();
+  }
+}
+
+/** Diffusers would take FP8 for an unknown type, with a warning; that is refused here. */
+function typeOf(text: unknown, weightOnly: boolean): ModelOptType {
+  const [name, activations, ...rest] = String(text).split("_");
+  if (!weightOnly) throw unsupported("weight_only", false, "true");
+  const type = TYPES.find((candidate) => candidate === name);
+  const known = activations === undefined || TYPES.some((candidate) => candidate === activations);
+  if (type && known && rest.length === 0) return type;
+  throw invalid("quant_type", text, TYPES.join(", "));
+}
+
+/** The combinations that ModelOpt can really store. */
+function checkBlocks(config: NVIDIAModelOptConfig): void {
+  const { quantType, channelQuantize, blockQuantize, scaleBlockQuantize } = config;
+  const needsBlocks = quantType !== "FP8" && quantType !== "INT8";
+  if (blockQuantize === null) {
+    if (needsBlocks) throw invalid("block_quantize", null, `a block size for ${quantType}`);
+    if (channelQuantize === null || channelQuantize === 0) return;
+    throw unsupported("channel_quantize", channelQuantize, "0 or none");
+  }
+  if (quantType === "FP8") throw unsupported("block_quantize", blockQuantize, "none for FP8");
+  const valid = Number.isInteger(blockQuantize) && blockQuantize > 0 && blockQuantize % 2 === 0;
+  if (!valid) throw invalid("block_quantize", blockQuantize, "an even number");
+  if (channelQuantize !== -1) {
+    throw unsupported("channel_quantize", channelQuantize, "-1 with blocks");
+  }
+  const needsScaleBlocks = quantType === "NF4" || quantType === "NVFP4";
+  const isBlock = Number.isInteger(scaleBlockQuantize) && scaleBlockQuantize! > 0;
+  if (needsScaleBlocks && !(isBlock && config.scaleChannelQuantize === -1)) {
+    const expected = `a block size, and scale_channel_quantize -1, for ${quantType}`;
+    throw invalid("scale_block_quantize", scaleBlockQuantize, expected);
+  }
+}
+
+function namesOf(names: unknown): readonly string[] | null {
+  if (names === null) return null;
+  if (typeof names === "string") return [names];
+  const valid = Array.isArray(names) && names.every((name) => typeof name === "string");
+  if (valid) return [...names as string[]];
+  throw invalid("modules_to_not_convert", names, "a list of module names");
+}
+
+function invalid(field: string, found: unknown, expected: string): HalftoneError {
+  const message = "Cannot use an NVIDIAModelOptConfig";
+  return new HalftoneError("quantization_config", message, { field, found, expected });
+}
+
+function unsupported(field: string, found: unknown, expected: string): HalftoneError {
+  const message = "Cannot use an NVIDIAModelOptConfig";
+  return new HalftoneError("unsupported", message, { field, found, expected });
+}
