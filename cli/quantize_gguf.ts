@@ -3,11 +3,10 @@
 import { HalftoneError } from "../src/errors.ts";
 import { openCheckpoint } from "../src/io/checkpoint.ts";
 import { isModelFolder } from "../src/io/model_folder.ts";
-import { quantizeToGguf } from "../src/io/quantize_gguf.ts";
+import { type GgufFileType, quantizeToGguf } from "../src/io/quantize_gguf.ts";
 import { ggufFileOf } from "../src/models/gguf_file.ts";
 import { parseQuantizeFlag } from "../src/quantization/formats.ts";
 import { GGUFQuantizationConfig } from "../src/quantization/gguf_config.ts";
-import type { GgufMix } from "../src/quantization/gguf_mixes.ts";
 import { joinPath } from "../src/runtime/files.ts";
 import { sizeLine } from "./convert_model.ts";
 import type { Progress } from "./progress.ts";
@@ -45,7 +44,12 @@ export async function quantizeGgufFile(
   return await sizeLine(destination, path, destination);
 }
 
-function onlyFlag(flags: readonly string[]): { component?: string; quantType: GgufMix } {
+/** The one flag there may be; F32, F16 and BF16 are types of files, not ways to quantize. */
+function onlyFlag(flags: readonly string[]): { component?: string; quantType: GgufFileType } {
+  const plain = /^(?:([^=]+)=)?gguf:(F32|F16|BF16)$/.exec(flags[0]);
+  if (plain !== null && flags.length === 1) {
+    return { component: plain[1], quantType: plain[2] as GgufFileType };
+  }
   const parsed = flags.map(parseQuantizeFlag);
   const [{ component, config }] = parsed;
   if (parsed.length === 1 && config instanceof GGUFQuantizationConfig && config.quantType) {

@@ -35,14 +35,14 @@ async function quantize(
   flags: readonly string[],
   signal: AbortSignal,
 ): Promise<void> {
-  const pipelineConfig = parseQuantizeFlags(flags);
-  if (pipelineConfig === undefined) throw nothingToDo();
+  if (flags.length === 0) throw nothingToDo();
   const progress = createProgress();
   if (destination.endsWith(".gguf")) {
     const line = await quantizeGgufFile(source, destination, flags, progress, signal);
     progress.close();
     return writeText(`${line}\n`);
   }
+  const pipelineConfig = parseQuantizeFlags(flags)!;
   const lines = await convertModel(source, destination, {
     choose: (names) => Promise.resolve(chosenComponents(names, pipelineConfig)),
     convert: (from, to, name) => {

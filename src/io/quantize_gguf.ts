@@ -29,10 +29,16 @@ import {
   writeGguf,
 } from "./gguf_writer.ts";
 
+/** Plain types that all matrices can be given. */
+export const PLAIN_FILE_TYPES = { F32: 0, F16: 1, BF16: 32 } as const;
+
+/** What matrices can become. */
+export type GgufFileType = GgufMix | keyof typeof PLAIN_FILE_TYPES;
+
 /** How to write a GGUF file. */
 export interface QuantizeGgufOptions {
   /** What matrices become. */
-  readonly quantType: GgufMix;
+  readonly quantType: GgufFileType;
   /** `general.architecture`: "flux", "t5encoder" ... */
   readonly architecture: string;
   /** More metadata, after the usual three. */
@@ -132,9 +138,17 @@ function metadataOf({ architecture, quantType, metadata = [] }: QuantizeGgufOpti
   return [
     ["general.architecture", { type: "string", value: architecture }],
     ["general.quantization_version", { type: "uint32", value: 2 }],
-    ["general.file_type", { type: "uint32", value: GGUF_MIXES[quantType].fileType }],
+    ["general.file_type", { type: "uint32", value: fileTypeOf(quantType) }],
     ...metadata,
   ];
+}
+
+function fileTypeOf(quantType: GgufFileType): number {
+  return isPlain(quantType) ? PLAIN_FILE_TYPES[quantType] : GGUF_MIXES[quantType].fileType;
+}
+
+function isPlain(quantType: GgufFileType): quantType is keyof typeof PLAIN_FILE_TYPES {
+  return Object.hasOwn(PLAIN_FILE_TYPES, quantType);
 }
 
 function targetOf(entry: TensorEntry, options: QuantizeGgufOptions): Target {
@@ -150,6 +164,7 @@ function typeOf(entry: TensorEntry, options: QuantizeGgufOptions): GgufType {
   const dense = denseType(options.dtype ?? entry.dtype);
   const isLinear = shape.length === 2 && (options.linearNames?.(name) ?? true);
   if (!isLinear || staysDense(moduleOf(name))) return dense;
+  if (isPlain(options.quantType)) return options.quantType;
   const type = ggufTypeFor(options.quantType, name);
   if (shape[1] % ggufTypeInfo(type).elements === 0) return type;
   return dense === "BF16" ? "BF16" : "F16";

@@ -65,6 +65,26 @@ test("a safetensors file of a transformer becomes a GGUF file under the other na
   await written.close();
 });
 
+test("F32, F16 and BF16 files are written too, and are dense", async () => {
+  for (const [type, dtype] of [["F32", "float32"], ["F16", "float16"], ["BF16", "bfloat16"]]) {
+    await succeed("quantize", model, `${type}.gguf`, "--quantize", `gguf:${type}`);
+    const written = await openCheckpoint(join(folder, `${type}.gguf`));
+    assert.equal(written.entries.get("single_blocks.0.linear1.weight")?.dtype, dtype);
+    assert.equal(written.entries.get("single_blocks.0.linear1.bias")?.dtype, "float32");
+    await written.close();
+  }
+  const words = ["generate", "a red star", "--model", model, ...SMALL, "--save-latents"];
+  await succeed(...words, "file.safetensors", "--transformer", "BF16.gguf");
+  await succeed(...words, "model.safetensors");
+  const [file, plain] = await Promise.all(["file", "model"].map(async (name) => {
+    const latents = await openCheckpoint(join(folder, `${name}.safetensors`));
+    const { bytes } = await latents.read("latents");
+    await latents.close();
+    return bytes;
+  }));
+  assert.deepEqual(file, plain); // the model is in bfloat16 itself
+});
+
 test("a .gguf file of another method, of several formats or of another model is refused", async () => {
   const quantize = (...flags: string[]) => fail("quantize", model, "bad.gguf", ...flags);
   assert.match(await quantize("--quantize", "bitsandbytes:nf4"), /one gguf:FORMAT/);
