@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import type { StoredWeight } from "../../src/backends/backend.ts";
 import { CONTROL, CONTROL_BYTES } from "../../src/backends/wasm/control.ts";
 import { EngineMemory } from "../../src/backends/wasm/engine_memory.ts";
 import {
@@ -15,6 +16,9 @@ import { TAPE_OPCODE, TapeWriter } from "../../src/backends/wasm/tape_writer.ts"
 import { WorkerPool } from "../../src/backends/wasm/worker_pool.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { OP_TABLE } from "../../src/ops/op_table.ts";
+import type { ActivationOperand, Plan } from "../../src/plan/plan.ts";
+import { weightBytes } from "../../src/quantization/layout_bytes.ts";
+import { HostTensor } from "../../src/tensor/host_tensor.ts";
 
 const RUST = new URL("../../kernels-wasm/src/", import.meta.url);
 
@@ -92,4 +96,73 @@ async function bareEngine(threads: number) {
     return address;
   };
   return { pool, write };
+}
+
+test("addresses beyond 2 GiB work like any other", async () => {
+  const far = 3.5 * 2 ** 30; // untouched pages cost nothing
+  const near = await linearAt(0);
+  assert.deepEqual(await linearAt(far), near);
+  assert.ok(near.some((value) => value !== 0));
+});
+
+/** The bytes of a quantized linear layer whose buffers begin `offset` bytes into the arena. */
+async function linearAt(offset: number): Promise<Uint8Array> {
+  const [m, k, n] = [32, 64, 32];
+  const matrix = (buffer: number, columns: number): ActivationOperand => ({
+    kind: "activation",
+    buffer,
+    dtype: "float32",
+    offset: 0,
+    shape: [m, columns],
+    strides: [columns, 1],
+  });
+  const scale = { kind: "float", dtype: "float32" } as const;
+  const value = { kind: "integer", zeroPoint: 8 } as const;
+  const layout = { bits: 4, value, groupSize: 32, scale, offset: null };
+  const format = { kind: "quantized", layout } as const;
+  const bytes = weightBytes([n, k], format);
+  const [x, y] = [matrix(0, k), matrix(1, n)];
+  const life = { firstStep: 0, lastStep: 0 };
+  const plan: Plan = {
+    name: "far",
+    buffers: [
+      { role: "input", bytes: m * k * 4, offset, ...life },
+      { role: "output", bytes: m * n * 4, offset: offset + m * k * 4, ...life },
+    ],
+    steps: [{
+      op: "linear",
+      attributes: { activation: "gelu_tanh", activations: { kind: "float" } },
+      inputs: [x, { kind: "weight", weight: 0 }, null, null, null],
+      output: y,
+    }],
+    weights: [{ name: "w", shape: [n, k], format, arrangement: "rows", bytes }],
+    inputs: { x },
+    outputs: { y },
+    constants: [],
+    arenaBytes: offset + m * (k + n) * 4,
+    weightBytes: bytes,
+    hash: "",
+  };
+  const values = HostTensor.fromFloat32(new Float32Array(n * k / 32).fill(0.1));
+  const stored: StoredWeight = {
+    kind: "quantized",
+    tensor: {
+      shape: [n, k],
+      layout,
+      codes: Uint8Array.from({ length: n * k / 2 }, (_, index) => index * 37),
+      scale: { kind: "float", values },
+      offset: null,
+    },
+  };
+  const backend = await createWasmBackend({ threads: 2 });
+  try {
+    const set = await backend.loadWeights(plan.weights, { read: () => Promise.resolve(stored) });
+    const program = await backend.compile(plan, set);
+    const input = Float32Array.from({ length: m * k }, (_, index) => Math.sin(index));
+    program.write("x", HostTensor.fromFloat32(input, [m, k]));
+    await program.run();
+    return program.read("y").bytes;
+  } finally {
+    await backend.close();
+  }
 }
