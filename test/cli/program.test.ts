@@ -3,7 +3,8 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { createProgram } from "../../cli/program.ts";
 
-const MODEL = ["--model", "--backend", "--threads", "--strict", "--dtype", "--quantize"];
+const FILES = ["--transformer", "--text-encoder-2"];
+const MODEL = ["--model", ...FILES, "--backend", "--threads", "--strict", "--dtype", "--quantize"];
 const SIZE = ["--width", "--height", "--steps", "--max-sequence-length"];
 
 /** Users' scripts hold on to these names. */
