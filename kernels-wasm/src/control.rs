@@ -39,9 +39,12 @@ impl Context {
         unsafe { &*(self.control.add(index) as *const AtomicU32) }
     }
 
-    /// The next tile below `total` of this step, or None when all are taken.
+    /// The next tile below `total` of this step; None when all are taken or the run is to end.
     #[inline(always)]
     pub fn next_tile(&self, total: usize) -> Option<usize> {
+        if self.must_stop() {
+            return None; // the barrier sees the same words and stops everyone
+        }
         let tile = self.word(TILE).fetch_add(1, SeqCst) as usize;
         if tile < total {
             Some(tile)
