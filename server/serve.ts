@@ -37,7 +37,7 @@ export interface RunningEndpoint {
 const MIN_TOKEN_LENGTH = 8;
 
 /** Starts the endpoint. Throws `invalid_argument` for an address that is taken or open to others. */
-export function startEndpoint(options: ServeOptions): RunningEndpoint {
+export async function startEndpoint(options: ServeOptions): Promise<RunningEndpoint> {
   const { hostname, queueLength = DEFAULT_LIMITS.queueLength } = options;
   refuseOpenAddress(options);
   refuseNegative("--queue", queueLength);
@@ -48,7 +48,7 @@ export function startEndpoint(options: ServeOptions): RunningEndpoint {
     ...(options.onError === undefined ? {} : { onError: options.onError }),
     allowedHosts: isLoopback(hostname) ? "loopback" : "any",
   });
-  const server = listen(options, (request) => app.fetch(request));
+  const server = await listen(options, (request) => app.fetch(request));
   // Only now: a model that loads for an address that is taken would keep the process alive.
   options.load().then(loading.resolve, loading.reject);
   return {

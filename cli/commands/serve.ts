@@ -46,7 +46,7 @@ export function serveCommand(): Command {
 
 async function serve(options: ServeOptions): Promise<void> {
   const stopping = new AbortController();
-  const endpoint = startEndpoint({
+  const endpoint = await startEndpoint({
     hostname: options.host,
     port: options.port,
     queueLength: options.queue,

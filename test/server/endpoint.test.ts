@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -104,6 +105,31 @@ test("a client that goes away stops its picture", async () => {
   await draw({ prompt: "a cross", size: "64x64", num_inference_steps: 1 });
   const seconds = (performance.now() - started) / 1000;
   // The long picture would take minutes, and the short one waits until it has ended.
+  assert.ok(seconds < 20, `${seconds.toFixed(1)} s`);
+});
+
+/** Sends a request as many clients do, the body in a packet of its own, and goes away. */
+async function leaveInTheMiddle(body: string): Promise<void> {
+  const socket = connect(Number(new URL(url).port), "127.0.0.1");
+  const wait = (milliseconds: number) => new Promise((done) => setTimeout(done, milliseconds));
+  await new Promise<void>((resolve) => socket.once("connect", resolve));
+  socket.write(
+    "POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\n" +
+      `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`,
+  );
+  await wait(50);
+  socket.write(body);
+  await wait(300);
+  socket.destroy();
+}
+
+test("a client whose body came after its headers stops its picture too", async () => {
+  const started = performance.now();
+  await leaveInTheMiddle(
+    JSON.stringify({ prompt: "x", size: "512x512", num_inference_steps: 50 }),
+  );
+  await draw({ prompt: "a cross", size: "64x64", num_inference_steps: 1 });
+  const seconds = (performance.now() - started) / 1000;
   assert.ok(seconds < 20, `${seconds.toFixed(1)} s`);
 });
 
