@@ -14,6 +14,7 @@ import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
 import { packCodes, unpackCodes } from "./codes.ts";
+import { checkFinite } from "./float_slices.ts";
 import type { ModelOptType } from "./modelopt_config.ts";
 import { E2M1, MODELOPT_NF4, nf4Scales } from "./modelopt_encode.ts";
 import { pythonJson } from "./python_json.ts";
@@ -22,6 +23,7 @@ import {
   type EncodedWeight,
   moduleOf,
   type NamedTensor,
+  type TensorHeader,
   type TensorReader,
   type WrittenTensor,
 } from "./quantizer.ts";
@@ -183,7 +185,8 @@ export function describeModelOpt(
   const padded = amax ? elementCount(amax.shape) : count / nf4Block; // scales are padded to whole blocks
   const groups = type === "NF4" ? padded : elementCount(scale.shape);
   const groupSize = count / groups;
-  if (!Number.isInteger(groupSize) || (groups > 1 && shape[1] % groupSize !== 0)) {
+  const isWhole = Number.isInteger(groups) && Number.isInteger(groupSize);
+  if (!isWhole || (groups > 1 && shape[1] % groupSize !== 0)) {
     throw mismatch(`${moduleOf(name)}.${PREFIX}_scale`, `[${scale.shape}]`, `blocks of [${shape}]`);
   }
   const needed = {
@@ -195,9 +198,7 @@ export function describeModelOpt(
   };
   const sources = needed[type].map((buffer) => bufferOf(name, buffer, checkpoint));
   if (type === "NF4") checkNf4(name, groups, scale.shape, sources[0].shape);
-  if (type === "NVFP4" && elementCount(sources[0].shape) !== 1) {
-    throw mismatch(`${moduleOf(name)}.${PREFIX}_double_scale`, `[${sources[0].shape}]`, "a scalar");
-  }
+  if (type === "NVFP4") checkDoubleScale(name, sources[0]);
   const dtype = denseType(type, name, scale.dtype, sources.at(-1)?.dtype, checkpoint);
   const isFloat = ["float32", "bfloat16", "float16"].includes(dtype);
   if (!isFloat || elementCount(weight.shape) === 0) throw mismatch(name, dtype, "float scales");
@@ -222,6 +223,12 @@ function denseType(
 function metadataOf(name: string, checkpoint: TensorReader): RegExpExecArray | null {
   const description = /^\{"shape": \[([1-9]\d{0,9}), \d+\], "dtype": "(\w+)"\}$/;
   return description.exec(checkpoint.metadata?.[name] ?? "");
+}
+
+function checkDoubleScale(name: string, { dtype, shape }: TensorHeader): void {
+  if (dtype === "float32" && elementCount(shape) === 1) return;
+  const tensor = `${moduleOf(name)}.${PREFIX}_double_scale`;
+  throw mismatch(tensor, `${dtype} [${shape}]`, "a float32 scalar");
 }
 
 function checkNf4(name: string, groups: number, scale: Shape, factors: Shape): void {
@@ -277,14 +284,12 @@ export async function readModelOpt(
     }
   }
   const { bytes } = await checkpoint.read(name);
-  return assemble(
-    type,
-    shape,
-    dtype,
-    groupSize,
-    unpacked(type, bytes, elementCount(shape)),
-    buffers,
-  );
+  const codes = unpacked(type, bytes, elementCount(shape));
+  const weight = assemble(type, shape, dtype, groupSize, codes, buffers);
+  const { scale } = weight.tensor;
+  const values = scale.kind === "float" ? scale.values : scale.supers;
+  checkFinite({ start: 0, values: values.toFloat32() }, `${moduleOf(name)}.${PREFIX}_scale`);
+  return weight;
 }
 
 function unpacked(type: ModelOptType, bytes: Uint8Array, count: number): Uint8Array {

@@ -299,6 +299,8 @@ export async function readTorchao(name: string, checkpoint: TensorReader): Promi
   const offset = layout.offset && zeroPoint
     ? HostTensor.fromFloat32(offsetsOf(zeroPoint.toFloat32(), values.toFloat32()))
     : null;
+  // Their product may overflow though both are finite.
+  if (offset) checkFinite({ start: 0, values: offset.toFloat32() }, `${module}${PREFIX}zero_point`);
   const verbatim = zeroPoint && new Map([[ZERO_POINT, zeroPoint]]);
   return { form, dtype, verbatim, tensor: tensor(codes, values, offset) };
 }

@@ -1,5 +1,6 @@
 /** Reads a weight and checks what a backend trusts. */
 
+import { firstNonFinite } from "../../../src/io/finite.ts";
 import { packedBytes } from "../../../src/quantization/codes.ts";
 import { dequantizeRows } from "../../../src/quantization/dequantize.ts";
 import { groupCount, weightBytes } from "../../../src/quantization/layout_bytes.ts";
@@ -9,6 +10,7 @@ import type {
   ScaleLayout,
 } from "../../../src/quantization/quantized_tensor.ts";
 import type { ComponentWeights } from "../../../src/quantization/weights.ts";
+import type { HostTensor } from "../../../src/tensor/host_tensor.ts";
 import { elementCount } from "../../../src/tensor/shape.ts";
 
 /** Reads a weight, if the component has it. */
@@ -39,6 +41,7 @@ function checkScale(what: string, groups: number, layout: ScaleLayout, data: Sca
   assertEqual(`${what} kind`, data.kind, layout.kind);
   if (layout.kind === "float" && data.kind === "float") {
     assertEqual(`${what} type`, data.values.dtype, layout.dtype);
+    assertFinite(what, data.values);
     return assertEqual(what, data.values.size, groups);
   }
   if (layout.kind === "float" || data.kind === "float") return;
@@ -46,6 +49,12 @@ function checkScale(what: string, groups: number, layout: ScaleLayout, data: Sca
   assertEqual(`${what} codes`, data.codes.length, packedBytes(groups, layout.bits));
   assertEqual(`${what} super-scales`, data.supers.size, supers);
   assertEqual(`${what} super-scale type`, data.supers.dtype, layout.superDtype);
+  assertFinite(what, data.supers);
+}
+
+/** One scale that is no number makes every picture black. */
+function assertFinite(what: string, values: HostTensor): void {
+  assertEqual(`${what} that is not finite, at`, firstNonFinite(values), -1);
 }
 
 function assertEqual(what: string, found: unknown, expected: unknown): void {
