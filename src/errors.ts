@@ -49,12 +49,29 @@ export class HalftoneError extends Error {
   readonly code: ErrorCode;
   /** The place and the values. */
   readonly detail: ErrorDetail;
+  /** The message without the detail. */
+  readonly summary: string;
 
   /** `message` starts with the action ("Cannot parse ..."); the detail is appended to it. */
   constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}, cause?: unknown) {
     super(describe(message, detail), cause === undefined ? undefined : { cause });
     this.code = code;
     this.detail = detail;
+    this.summary = message;
+  }
+
+  /** The same error, told by one who knows the file. */
+  inFile(file: string): HalftoneError {
+    return new HalftoneError(this.code, this.summary, { ...this.detail, file }, this);
+  }
+}
+
+/** Runs an action whose errors do not know their file. */
+export function namingFile<Result>(file: string, action: () => Result): Result {
+  try {
+    return action();
+  } catch (error) {
+    throw error instanceof HalftoneError && !error.detail.file ? error.inFile(file) : error;
   }
 }
 

@@ -209,6 +209,7 @@ export class Graph {
     if (!info) {
       throw new HalftoneError("missing_tensor", "Cannot find a weight in the checkpoint", {
         tensor: name,
+        found: "no tensor of this name",
         expected: `[${expected}]`,
         remedy: "Check that the file belongs to this model and its config.json",
       });

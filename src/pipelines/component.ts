@@ -1,5 +1,6 @@
 /** A model of a pipeline before any weight is loaded: its config and what its checkpoint holds. */
 
+import { namingFile } from "../errors.ts";
 import type { Config } from "../io/config.ts";
 import { type Checkpoint, openCheckpoint, readConfig } from "../io/checkpoint.ts";
 import type { QuantizationConfig } from "../quantization/auto.ts";
@@ -57,7 +58,7 @@ export async function openComponent<Model extends ComponentModel>(
   const path = joinPath(folder, name);
   const { variant, dtype, quantizationConfig, onWarning, file = null } = options;
   const config = configFor(file, await readConfig(path));
-  const model = createModel(config);
+  const model = namingFile(joinPath(path, "config.json"), () => createModel(config));
   const opened = await openCheckpoint(file ?? path, { variant, variantFallback: true });
   try {
     const checkpoint = model.adaptCheckpoint?.(opened) ?? opened;

@@ -1,6 +1,6 @@
 /** The parts of a FluxPipeline, opened from a model folder. */
 
-import { HalftoneError } from "../errors.ts";
+import { HalftoneError, namingFile } from "../errors.ts";
 import { readJsonObject } from "../io/checkpoint.ts";
 import type { Config } from "../io/config.ts";
 import { MODEL_INDEX, type ModelIndex, readModelIndex } from "../io/model_folder.ts";
@@ -96,7 +96,11 @@ async function openParts(
   ) => Promise<Component<Model>>,
 ): Promise<FluxComponents> {
   const schedulerFile = joinPath(folder, "scheduler", "scheduler_config.json");
-  const scheduler = FlowMatchEulerDiscreteScheduler.fromConfig(await readJsonObject(schedulerFile));
+  const schedulerConfig = await readJsonObject(schedulerFile);
+  const scheduler = namingFile(
+    schedulerFile,
+    () => FlowMatchEulerDiscreteScheduler.fromConfig(schedulerConfig),
+  );
   const transformer = await open("transformer", (config) => new FluxTransformer2DModel(config));
   const vae = await open("vae", (config) => new AutoencoderKL(config));
   checkFit(transformer, vae);

@@ -73,8 +73,7 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
       this.#capture(graph, sizes);
     } catch (error) {
       if (!(error instanceof HalftoneError) || error.detail.file) throw error;
-      const detail = { ...error.detail, file: this.component.path };
-      throw new HalftoneError(error.code, `Cannot plan ${this.name}`, detail, error);
+      throw error.inFile(this.component.file ?? this.component.path);
     }
     return buildPlan(graph, { supports: (op) => this.#backend.supports(op) });
   }

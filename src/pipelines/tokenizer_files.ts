@@ -1,5 +1,6 @@
 /** Tokenizers from their folders. */
 
+import { HalftoneError } from "../errors.ts";
 import { joinPath, readTextFile, statPath } from "../runtime/files.ts";
 import { ClipTokenizer } from "../tokenizers/clip.ts";
 import { TOKENIZER_FILE_NAMES, type TokenizerFiles } from "../tokenizers/files.ts";
@@ -10,12 +11,24 @@ const MAX_FILE_BYTES = 64 * 2 ** 20;
 
 /** CLIP's tokenizer of a folder. Throws `missing_file`, `invalid_config`. */
 export async function loadClipTokenizer(folder: string): Promise<ClipTokenizer> {
-  return ClipTokenizer.fromFiles(await readTokenizerFiles(folder));
+  const files = await readTokenizerFiles(folder);
+  return inFolder(folder, () => ClipTokenizer.fromFiles(files));
 }
 
 /** T5's tokenizer of a folder. Throws `missing_file`, `invalid_config`. */
 export async function loadT5Tokenizer(folder: string): Promise<T5Tokenizer> {
-  return T5Tokenizer.fromFiles(await readTokenizerFiles(folder));
+  const files = await readTokenizerFiles(folder);
+  return inFolder(folder, () => T5Tokenizer.fromFiles(files));
+}
+
+/** Tokenizers know the names of their files, not where they lie. */
+function inFolder<Result>(folder: string, action: () => Result): Result {
+  try {
+    return action();
+  } catch (error) {
+    if (!(error instanceof HalftoneError)) throw error;
+    throw error.inFile(joinPath(folder, error.detail.file ?? ""));
+  }
 }
 
 async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {

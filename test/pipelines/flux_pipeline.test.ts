@@ -463,10 +463,18 @@ test("model folders that do not fit together are refused with the place at fault
       await assert.rejects(open({}, folder), (error: { code?: string; message: string }) => {
         assert.equal(error.code, code, error.message);
         assert.ok(error.message.includes(mention), error.message);
+        assert.ok(error.message.includes(folder), error.message);
         return true;
       });
     });
   }
+});
+
+test("a tokenizer that lacks a file is refused with the file's whole path", async () => {
+  await withChanged("tokenizer/vocab.json", () => "{", async (folder) => {
+    const refused = { code: "invalid_config", message: new RegExp(`${folder}/tokenizer/vocab`) };
+    await assert.rejects(open({}, folder), refused);
+  });
 });
 
 test("a weight that is not a number is refused by name before any picture", async () => {
