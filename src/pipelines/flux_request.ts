@@ -123,7 +123,7 @@ export function parseFluxRequest(options: FluxGenerateOptions, traits: FluxTrait
     latents: givenLatents(options, [images, sizes.tokens, traits.inChannels]),
     outputType: outputType(options),
     onStep: callback(options),
-    signal: options.signal,
+    signal: abortSignal(options),
   };
 }
 
@@ -224,6 +224,11 @@ function outputType({ outputType = "png" }: FluxGenerateOptions): FluxRequest["o
 function callback({ onStep }: FluxGenerateOptions): FluxGenerateOptions["onStep"] {
   if (onStep === undefined || typeof onStep === "function") return onStep;
   throw invalidOption("onStep", typeof onStep, "a function");
+}
+
+function abortSignal({ signal }: FluxGenerateOptions): AbortSignal | undefined {
+  if (signal === undefined || signal instanceof AbortSignal) return signal;
+  throw invalidOption("signal", typeof signal, "an AbortSignal");
 }
 
 function number(

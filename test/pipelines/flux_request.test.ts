@@ -144,6 +144,7 @@ test("each bad option is refused by name", () => {
     ["maxSequenceLength", { prompt, maxSequenceLength: 0 }],
     ["outputType", { prompt, outputType: "pil" }],
     ["onStep", { prompt, onStep: 1 }],
+    ["signal", { prompt, signal: 1 }],
     ["num_inference_steps", { prompt, num_inference_steps: 4 }],
   ];
   for (const [field, options] of cases) {
