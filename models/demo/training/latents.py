@@ -23,7 +23,7 @@ def pictures_to_tensor(pictures):
 
 @torch.no_grad()
 def encode(vae, pictures):
-    """Normalised latent means, as float16 (their noise floor is far above half precision)."""
+    """Normalised latent means, kept as float16."""
     mean = vae.encode(pictures_to_tensor(pictures).to(vae.device)).latent_dist.mean
     return ((mean - vae.config.shift_factor) * vae.config.scaling_factor).half().cpu()
 

@@ -158,7 +158,7 @@ def noise_levels(size, shift):
 
 
 def attention_choice(device):
-    """On the CPU the plain attention is five times faster backwards than the fused one at these sizes."""
+    """On the CPU the plain attention is faster backwards than the fused one at these sizes."""
     return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else contextlib.nullcontext()
 
 
