@@ -49,6 +49,26 @@ export function floatxCode(format: FloatxFormat, value: number): number {
   return sign + (exponent - least) * 2 ** format.mantissaBits + steps;
 }
 
+const encodeTables = new Map<string, Uint8Array>();
+
+/**
+ * Codes by the upper half of a float32 and whether the lower half is not zero, as in small_float.ts:
+ * `table[(bits >>> 16) * 2 + (lower half is not 0)]`. The half has more bits than any mantissa here.
+ */
+export function floatxEncodeTable(format: FloatxFormat): Uint8Array {
+  const key = `${format.exponentBits},${format.mantissaBits}`;
+  const known = encodeTables.get(key);
+  if (known) return known;
+  const sample = new Uint32Array(1);
+  const value = new Float32Array(sample.buffer);
+  const table = Uint8Array.from({ length: 2 ** 17 }, (_, index) => {
+    sample[0] = (index >>> 1) << 16 | index & 1;
+    return Number.isNaN(value[0]) ? 0 : floatxCode(format, value[0]);
+  });
+  encodeTables.set(key, table);
+  return table;
+}
+
 function magnitudeOf(
   format: Pick<FloatxFormat, "exponentBits" | "mantissaBits">,
   code: number,

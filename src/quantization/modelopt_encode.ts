@@ -144,12 +144,41 @@ function nf4Encoder(dense: HostTensor, amax: Float32Array, scaleBlock: number): 
     ["_amax", tensor(amax, [amax.length, 1])],
     ...doubleScales(amax, scaleBlock, dense, round),
   ]);
-  const encode: Encoder["encode"] = (group, values, codes) => {
-    for (let index = 0; index < values.length; index++) {
-      codes[index] = nearest(table, round(values[index] / amax[group]), round);
-    }
-  };
+  const encode: Encoder["encode"] = dense.dtype === "bfloat16"
+    ? (group, values, codes) => encodeNf4Bfloat16(values, amax[group], round, codes)
+    : (group, values, codes) => {
+      for (let index = 0; index < values.length; index++) {
+        codes[index] = nearest(table, round(values[index] / amax[group]), round);
+      }
+    };
   return { buffers, encode };
+}
+
+let nf4Bfloat16: Uint8Array | null = null;
+
+/** bfloat16 quotients are few enough for a table by their bits. */
+function encodeNf4Bfloat16(
+  values: Float32Array,
+  amax: number,
+  round: Rounder,
+  codes: Uint8Array,
+): void {
+  nf4Bfloat16 ??= nf4CodesOfBfloat16(round);
+  const quotients = new Float32Array(values.length);
+  for (let index = 0; index < values.length; index++) {
+    quotients[index] = round(values[index] / amax);
+  }
+  const bits = new Uint32Array(quotients.buffer);
+  for (let index = 0; index < bits.length; index++) codes[index] = nf4Bfloat16[bits[index] >>> 16];
+}
+
+function nf4CodesOfBfloat16(round: Rounder): Uint8Array {
+  const sample = new Uint32Array(1);
+  const value = new Float32Array(sample.buffer);
+  return Uint8Array.from({ length: 2 ** 16 }, (_, half) => {
+    sample[0] = half << 16;
+    return nearest(MODELOPT_NF4, value[0], round);
+  });
 }
 
 /** The first entry at the least distance; 0 for NaN, as torch's argmin. */

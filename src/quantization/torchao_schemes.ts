@@ -17,7 +17,7 @@ import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { packCodes } from "./codes.ts";
-import { FLOATX_FORMATS, floatxCode, type FloatxFormat, floatxTable } from "./floatx.ts";
+import { FLOATX_FORMATS, floatxEncodeTable, type FloatxFormat, floatxTable } from "./floatx.ts";
 import { encodeGroups, type GroupRanges, groupRanges, magnitudes } from "./groups.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, ScaleDType, ScaleLayout } from "./quantized_tensor.ts";
@@ -241,14 +241,19 @@ function float8Codec(float8: Float8DType, ranges: GroupRanges, dtype: DType): Co
 }
 
 function floatxCodec(format: FloatxFormat, ranges: GroupRanges, dtype: DType): Codec {
+  const table = floatxEncodeTable(format);
   const round = rounderOf(dtype);
   const scale = magnitudes(ranges).map((size) =>
     round(fround(Math.max(size, fround(1e-12)) / format.max))
   );
   const encode: Codec["encode"] = (group, values, codes) => {
+    const scaled = new Float32Array(values.length);
     for (let index = 0; index < values.length; index++) {
-      const value = values[index];
-      codes[index] = floatxCode(format, value === 0 ? value : fround(value / scale[group]));
+      scaled[index] = values[index] === 0 ? values[index] : values[index] / scale[group];
+    }
+    const bits = new Uint32Array(scaled.buffer);
+    for (let index = 0; index < bits.length; index++) {
+      codes[index] = table[(bits[index] >>> 16) * 2 + ((bits[index] & 0xffff) === 0 ? 0 : 1)];
     }
   };
   return { scale, encode };
