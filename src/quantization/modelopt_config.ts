@@ -1,7 +1,8 @@
 /** NVIDIAModelOptConfig with the fields, defaults and checks of Diffusers' quantization_config.py. */
 
 import { HalftoneError } from "../errors.ts";
-import { JsonNumber, type JsonValue } from "./python_json.ts";
+import { plainNumber, plainText } from "./plain_values.ts";
+import type { JsonValue } from "./python_json.ts";
 import type { QuantizationConfig } from "./quantizer.ts";
 
 /** The types of weights. */
@@ -72,7 +73,7 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
   static fromDict(dict: Readonly<Record<string, unknown>>): NVIDIAModelOptConfig {
     const number = (snake: string, camel: string) => {
       const value = dict[snake] ?? dict[camel] ?? null;
-      return value === null ? null : Number(value instanceof JsonNumber ? +value : value);
+      return value === null ? null : plainNumber(value);
     };
     return new NVIDIAModelOptConfig({
       quantType: (dict.quant_type ?? dict.quantType) as string,
@@ -114,7 +115,7 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
 
 /** Diffusers would take FP8 for an unknown type, with a warning; that is refused here. */
 function typeOf(text: unknown, weightOnly: boolean): ModelOptType {
-  const [name, activations, ...rest] = String(text).split("_");
+  const [name, activations, ...rest] = plainText(text).split("_");
   if (!weightOnly) throw unsupported("weight_only", false, "true");
   const type = TYPES.find((candidate) => candidate === name);
   const known = activations === undefined || TYPES.some((candidate) => candidate === activations);
