@@ -1,6 +1,5 @@
 /**
- * halftone: pictures from text with quantized Flux models, in TypeScript, on Deno, Bun and in the
- * browser.
+ * halftone: pictures from text with quantized Flux models, in TypeScript, on Deno and Bun.
  *
  * ```ts
  * import { FluxPipeline } from "@halftone/halftone";

@@ -1,6 +1,7 @@
 """Phase 2: a small FluxTransformer2DModel and its T5 and CLIP encoders, trained together by flow matching.
 
 usage: train_flow.py FOLDER MINUTES PICTURES [--batch 32] [--threads 2] [--lr 1e-3] [--muon-lr 2e-3] [--compile]
+           [--two-shapes 0.6] [--more-two-shapes 0]
 
 Continues from FOLDER/flow_state.pt when a run was broken off, else from the weights in FOLDER, else from nothing.
 Writes the averaged (EMA) weights to FOLDER as float32; `publish.py` turns them into bfloat16.
@@ -21,10 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
 import latents
-from scenes import RELATIONS
 
 TEXT_TOKENS = 32
-TWO_SHAPES_SHARE = 0.6  # of a batch: two shapes are harder than one and make up 0.4 of the pictures
 CAPTION_DROP = 0.05  # share of empty captions, so that true guidance stays possible
 EMA_HORIZON = 0.998
 FLAT_SHARE = 0.25  # of the run at the full rate; then straight down to zero
@@ -56,6 +55,9 @@ def parse_arguments():
     parser.add_argument("--lr", type=float, default=1e-3, help="AdamW: embeddings, first and last layers, norms, biases")
     parser.add_argument("--muon-lr", type=float, default=2e-3, help="Muon: the matrices inside the blocks")
     parser.add_argument("--compile", action="store_true", help="torch.compile the transformer (needs a C++ compiler)")
+    parser.add_argument("--two-shapes", type=float, default=0.6,
+                        help="share of a batch with two shapes: harder than one, and 0.4 of the pictures")
+    parser.add_argument("--more-two-shapes", type=int, default=0, help="pictures of two shapes drawn in addition")
     return parser.parse_args()
 
 
@@ -121,12 +123,16 @@ def grid_ids(side):
 class Data:
     """Packed latents with their token ids; draws random batches."""
 
-    def __init__(self, folder, count, device):
-        clip_tokenizer, t5_tokenizer = load_tokenizers(folder)
-        z, captions = latents.load_or_make(folder, count)
+    def __init__(self, args, device):
+        self.two_shapes_share = args.two_shapes
+        clip_tokenizer, t5_tokenizer = load_tokenizers(args.folder)
+        z, captions = latents.load_or_make(args.folder, args.pictures)
+        if args.more_two_shapes:
+            more_z, more_captions = latents.load_or_make(args.folder, args.more_two_shapes, two_shapes_only=True)
+            z, captions = torch.cat([z, more_z]), captions + more_captions
         self.latents, self.side, self.device = pack(z), z.shape[2] // 2, device
         self.eos = clip_tokenizer.eos_token_id
-        two = torch.tensor([any(f" {relation} " in caption for relation in RELATIONS) for caption in captions])
+        two = torch.tensor([latents.has_two_shapes(caption) for caption in captions])
         self.one_shape, self.two_shapes = (~two).nonzero()[:, 0], two.nonzero()[:, 0]
         self.t5_ids = t5_tokenizer(captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True,
                                    return_tensors="pt").input_ids
@@ -140,7 +146,7 @@ class Data:
 
     def batch(self, size):
         one, two = (kind[torch.randint(0, len(kind), (size,))] for kind in (self.one_shape, self.two_shapes))
-        pick = torch.where(torch.rand(size) < TWO_SHAPES_SHARE, two, one)
+        pick = torch.where(torch.rand(size) < self.two_shapes_share, two, one)
         drop = (torch.rand(size) < CAPTION_DROP)[:, None]
         t5_ids = torch.where(drop, self.t5_empty, self.t5_ids[pick])
         clip_ids = torch.where(drop, self.clip_empty, self.clip_ids[pick])
@@ -166,7 +172,7 @@ class Trainer:
     def __init__(self, args):
         self.args = args
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.data = Data(args.folder, args.pictures, self.device)
+        self.data = Data(args, self.device)
         self.models = build_models(load_tokenizers(args.folder)[0]).to(self.device)
         self.optimizers = make_optimizers(self.models, args)
         self.state_file = f"{args.folder}/flow_state.pt"
