@@ -6,6 +6,7 @@
  *     w     = (value(code) * scale) * multiplier + offset
  */
 
+import { forEachGroup } from "./group_runs.ts";
 import { unpackCodes } from "./codes.ts";
 import { groupCount } from "./layout_bytes.ts";
 import type {
@@ -106,22 +107,6 @@ function addOffsets(
     const offset = offsets[group];
     for (let index = begin; index < end; index++) weights[index] += offset;
   });
-}
-
-/** Calls `visit` with each group's part of the run [first, first + count), as indices into the run. */
-function forEachGroup(
-  first: number,
-  count: number,
-  groupSize: number,
-  visit: (group: number, begin: number, end: number) => void,
-): void {
-  let begin = 0;
-  while (begin < count) {
-    const group = Math.floor((first + begin) / groupSize);
-    const end = Math.min(count, (group + 1) * groupSize - first);
-    visit(group, begin, end);
-    begin = end;
-  }
 }
 
 function mismatched(): never {

@@ -1,5 +1,6 @@
 /** Walks over a dense matrix group by group: first the range of each group, then its codes. */
 
+import { forEachGroup } from "./group_runs.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import { checkFinite, floatSlices } from "./float_slices.ts";
 import type { Pause } from "./pause.ts";
@@ -60,19 +61,4 @@ export async function encodeGroups(
     await pause();
   }
   return codes;
-}
-
-function forEachGroup(
-  first: number,
-  count: number,
-  groupSize: number,
-  visit: (group: number, begin: number, end: number) => void,
-): void {
-  let begin = 0;
-  while (begin < count) {
-    const group = Math.floor((first + begin) / groupSize);
-    const end = Math.min(count, (group + 1) * groupSize - first);
-    visit(group, begin, end);
-    begin = end;
-  }
 }
