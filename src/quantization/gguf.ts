@@ -14,6 +14,7 @@ import { blockCount, checkBlockScales, decodeBlocks, encodeBlocks } from "./gguf
 import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
 import type { Pause } from "./pause.ts";
 import type { EncodedWeight, Method, NamedTensor, Quantizer, TensorReader } from "./quantizer.ts";
+import { weightOnlyInfo } from "./quantizer.ts";
 
 /** GGUF: the types of ggml and the mixes of llama.cpp. */
 export const GGUF: Method = {
@@ -157,7 +158,7 @@ const LARGEST_BLOCK = 256;
 
 function infoOf(type: GgufBlockType, shape: Shape): WeightInfo {
   const layout = ggufLayout(type, elementCount(shape) / ggufTypeInfo(type).elements);
-  return { shape, format: { kind: "quantized", layout }, activations: { kind: "float" } };
+  return weightOnlyInfo(shape, layout);
 }
 
 /** The type and the shape in elements of a stored matrix, whose header counts bytes. */

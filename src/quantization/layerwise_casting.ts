@@ -28,6 +28,7 @@ import {
   type Quantizer,
   type QuantizerTarget,
   type TensorReader,
+  weightOnlyInfo,
 } from "./quantizer.ts";
 import { type Float8DType, float8Table, tableLayout } from "./torchao_schemes.ts";
 
@@ -80,7 +81,7 @@ class LayerwiseQuantizer implements Quantizer {
 
   describe(shape: Shape): WeightInfo | null {
     if (shape.length !== 2) return null;
-    return quantizedInfo(shape, castLayout(this.config.storageDtype, elementCount(shape)));
+    return weightOnlyInfo(shape, castLayout(this.config.storageDtype, elementCount(shape)));
   }
 
   async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
@@ -117,7 +118,7 @@ class LayerwiseQuantizer implements Quantizer {
 
   describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo> {
     const { shape, layout } = describeCast(name, checkpoint);
-    return Promise.resolve(quantizedInfo(shape, layout));
+    return Promise.resolve(weightOnlyInfo(shape, layout));
   }
 
   async read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
@@ -160,10 +161,6 @@ function encoded(
 ): EncodedWeight {
   const scale = { kind: "float", values } as const;
   return { dtype, tensor: { shape: [shape[0], shape[1]], layout, codes, scale, offset: null } };
-}
-
-function quantizedInfo(shape: Shape, layout: QuantizedLayout): WeightInfo {
-  return { shape, format: { kind: "quantized", layout }, activations: { kind: "float" } };
 }
 
 function isCastWeight(name: string, checkpoint: TensorReader): boolean {

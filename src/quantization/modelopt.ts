@@ -29,6 +29,7 @@ import type {
   TensorReader,
   WrittenTensor,
 } from "./quantizer.ts";
+import { weightOnlyInfo } from "./quantizer.ts";
 
 /** Weights per scale of NF4 where no config says it. */
 const NF4_BLOCK = 64;
@@ -98,7 +99,7 @@ class ModelOptQuantizer implements Quantizer {
   describe(shape: Shape, dtype: DType = "float32"): WeightInfo | null {
     const groupSize = shape.length === 2 ? this.#groupSize(shape) : null;
     if (groupSize === null) return null;
-    return quantizedInfo(shape, modelOptLayout(this.config.quantType, shape, dtype, groupSize));
+    return weightOnlyInfo(shape, modelOptLayout(this.config.quantType, shape, dtype, groupSize));
   }
 
   async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
@@ -123,7 +124,7 @@ class ModelOptQuantizer implements Quantizer {
   describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo> {
     const stored = describeModelOpt(name, checkpoint, this.#nf4Block);
     const { type, shape, dtype, groupSize } = stored;
-    return Promise.resolve(quantizedInfo(shape, modelOptLayout(type, shape, dtype, groupSize)));
+    return Promise.resolve(weightOnlyInfo(shape, modelOptLayout(type, shape, dtype, groupSize)));
   }
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
@@ -154,10 +155,6 @@ class ModelOptQuantizer implements Quantizer {
   get #nf4Block(): number {
     return this.config.blockQuantize ?? NF4_BLOCK;
   }
-}
-
-function quantizedInfo(shape: Shape, layout: ReturnType<typeof modelOptLayout>): WeightInfo {
-  return { shape, format: { kind: "quantized", layout }, activations: { kind: "float" } };
 }
 
 /** A shell pattern (* and ?) found anywhere. */

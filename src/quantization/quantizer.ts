@@ -11,7 +11,7 @@ import type { Shape } from "../tensor/shape.ts";
 import type { GgufBlockType } from "./gguf_types.ts";
 import type { Pause } from "./pause.ts";
 import type { JsonValue } from "./python_json.ts";
-import type { QuantizedTensor } from "./quantized_tensor.ts";
+import type { QuantizedLayout, QuantizedTensor } from "./quantized_tensor.ts";
 import type { ModelLibrary } from "./skip_modules.ts";
 
 /** A config of a method, as a checkpoint's config.json or the caller gives it. */
@@ -159,4 +159,9 @@ export interface Method {
 /** The module of a weight: its name without the last component. */
 export function moduleOf(weight: string): string {
   return weight.slice(0, weight.lastIndexOf("."));
+}
+
+/** The info of a quantized weight whose activations stay float. */
+export function weightOnlyInfo(shape: Shape, layout: QuantizedLayout): WeightInfo {
+  return { shape, format: { kind: "quantized", layout }, activations: { kind: "float" } };
 }

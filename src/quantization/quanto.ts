@@ -15,6 +15,7 @@ import type {
   TensorReader,
   WrittenTensor,
 } from "./quantizer.ts";
+import { weightOnlyInfo } from "./quantizer.ts";
 import { QuantoConfig, type QuantoDType } from "./quanto_config.ts";
 import {
   dequantizeQuanto,
@@ -71,7 +72,7 @@ class QuantoQuantizer implements Quantizer {
 
   describe(shape: Shape, dtype: DType = "float32"): WeightInfo | null {
     if (shape.length !== 2) return null;
-    return quantizedInfo(shape, quantoLayout(this.config.weightsDtype, shape, dtype));
+    return weightOnlyInfo(shape, quantoLayout(this.config.weightsDtype, shape, dtype));
   }
 
   quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
@@ -92,7 +93,7 @@ class QuantoQuantizer implements Quantizer {
 
   describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo> {
     const { shape, layout } = describeQuanto(name, checkpoint, this.#bits);
-    return Promise.resolve(quantizedInfo(shape, layout));
+    return Promise.resolve(weightOnlyInfo(shape, layout));
   }
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
@@ -117,10 +118,6 @@ class QuantoQuantizer implements Quantizer {
   get #bits(): 2 | 4 {
     return this.config.weightsDtype === "int2" ? 2 : 4;
   }
-}
-
-function quantizedInfo(shape: Shape, layout: ReturnType<typeof quantoLayout>): WeightInfo {
-  return { shape, format: { kind: "quantized", layout }, activations: { kind: "float" } };
 }
 
 /** The config that the keys of a checkpoint speak of; null when no weight is Quanto's. */
