@@ -17,12 +17,52 @@ export interface Failure {
 export function failureOf(error: unknown): Failure {
   if (isAbort(error)) return { line: "interrupted", exitCode: EXIT.interrupted };
   if (error instanceof HalftoneError) {
-    return { line: `error[${error.code}]: ${oneLine(error.message)}`, exitCode: EXIT.failed };
+    const { message } = namingOption(error);
+    return { line: `error[${error.code}]: ${oneLine(message)}`, exitCode: EXIT.failed };
   }
   const text = environmentVariable("HALFTONE_DEBUG") !== undefined && error instanceof Error
     ? error.stack ?? error.message
     : oneLine(error instanceof Error ? error.message : String(error));
   return { line: `error[internal]: ${text}`, exitCode: EXIT.failed };
+}
+
+/** Options that are not called as the library calls them. */
+const OPTION_NAMES: Readonly<Record<string, string>> = {
+  numInferenceSteps: "--steps",
+  numImagesPerPrompt: "--num-images",
+  quantizationConfig: "--quantize",
+};
+
+/** Options whose name is the library's in other letters. */
+const SAME_NAMES = new Set([
+  "width",
+  "height",
+  "seed",
+  "guidanceScale",
+  "trueCfgScale",
+  "negativePrompt",
+  "prompt2",
+  "maxSequenceLength",
+  "backend",
+  "threads",
+  "strict",
+  "dtype",
+  "transformer",
+  "textEncoder2",
+]);
+
+/** The error with the option of the command line where the library names its own; a file's fields stay. */
+function namingOption(error: HalftoneError): HalftoneError {
+  const { field, file } = error.detail;
+  if (field === undefined || file !== undefined) return error;
+  const same = SAME_NAMES.has(field) ? kebabCase(field) : undefined;
+  const option = Object.hasOwn(OPTION_NAMES, field) ? OPTION_NAMES[field] : same;
+  if (option === undefined) return error;
+  return new HalftoneError(error.code, error.summary, { ...error.detail, field: option });
+}
+
+function kebabCase(name: string): string {
+  return `--${name.replace(/[A-Z0-9]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
 function isAbort(error: unknown): boolean {

@@ -40,19 +40,32 @@ export function parseQuantizeFlag(flag: string): QuantizeFlag {
 }
 
 /**
- * The config of several `--quantize` flags, later ones winning; undefined when there are none.
- * Throws `invalid_argument`.
+ * The config of several `--quantize` flags, those that name their component before the one that does
+ * not; undefined when there are none. Throws `invalid_argument`, also for two of the same component.
  */
 export function parseQuantizeFlags(
   flags: readonly string[],
 ): PipelineQuantizationConfig | undefined {
   if (flags.length === 0) return undefined;
-  const quantMapping: Record<string, QuantizationConfig> = {};
+  const named = new Map<string | undefined, QuantizationConfig>();
   for (const { component, config } of flags.map(parseQuantizeFlag)) {
-    const components = component === undefined ? DEFAULT_QUANTIZED_COMPONENTS : [component];
-    for (const name of components) quantMapping[name] = config;
+    if (named.has(component)) throw givenTwice(component, flags);
+    named.set(component, config);
   }
+  const quantMapping: Record<string, QuantizationConfig> = {};
+  const usual = named.get(undefined);
+  if (usual) { for (const name of DEFAULT_QUANTIZED_COMPONENTS) quantMapping[name] = usual; }
+  for (const [name, config] of named) if (name !== undefined) quantMapping[name] = config;
   return new PipelineQuantizationConfig({ quantMapping });
+}
+
+function givenTwice(component: string | undefined, flags: readonly string[]): HalftoneError {
+  const what = component ?? DEFAULT_QUANTIZED_COMPONENTS.join(" and ");
+  return new HalftoneError("invalid_argument", `Cannot quantize ${what} in two formats`, {
+    field: "--quantize",
+    found: flags.join(" "),
+    expected: "one format for a component",
+  });
 }
 
 function unknownFormat(flag: string): HalftoneError {

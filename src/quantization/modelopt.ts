@@ -2,9 +2,8 @@
 
 import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { HostTensor } from "../tensor/host_tensor.ts";
+import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
-import { dequantize } from "./dequantize.ts";
 import { NVIDIAModelOptConfig, type NVIDIAModelOptOptions } from "./modelopt_config.ts";
 import { encodeModelOpt } from "./modelopt_encode.ts";
 import {
@@ -135,9 +134,8 @@ class ModelOptQuantizer implements Quantizer {
     return writeModelOpt(name, weight);
   }
 
-  dequantize(weight: EncodedWeight): HostTensor {
-    return dequantizeModelOpt(weight) ??
-      HostTensor.fromFloat32(dequantize(weight.tensor), weight.tensor.shape).cast(weight.dtype);
+  dequantize(weight: EncodedWeight): HostTensor | null {
+    return dequantizeModelOpt(weight);
   }
 
   fileMetadata(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>> {

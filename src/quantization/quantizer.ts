@@ -106,8 +106,8 @@ export interface Quantizer {
   write(name: string, weight: EncodedWeight): NamedTensor[];
   /** The type that a tensor which stays dense is rounded to as well; null when it is left alone. */
   storageType?(name: string, shape: Shape): DType | null;
-  /** The dense weight in its own type, where the library does not compute it in float32. */
-  dequantize?(weight: EncodedWeight): HostTensor;
+  /** The dense weight in its own type; null where the library computes it in float32 as the layout does. */
+  dequantize?(weight: EncodedWeight): HostTensor | null;
   /** What the library puts into the header of the weights' files. */
   fileMetadata?(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>>;
 }

@@ -2,9 +2,8 @@
 
 import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { HostTensor } from "../tensor/host_tensor.ts";
+import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
-import { dequantize } from "./dequantize.ts";
 import type { Pause } from "./pause.ts";
 import type {
   EncodedWeight,
@@ -104,9 +103,8 @@ class QuantoQuantizer implements Quantizer {
     return writeQuanto(name, weight);
   }
 
-  dequantize(weight: EncodedWeight): HostTensor {
-    return dequantizeQuanto(weight) ??
-      HostTensor.fromFloat32(dequantize(weight.tensor), weight.tensor.shape).cast(weight.dtype);
+  dequantize(weight: EncodedWeight): HostTensor | null {
+    return dequantizeQuanto(weight);
   }
 
   fileMetadata(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>> {

@@ -3,9 +3,8 @@
 import type { WeightInfo } from "../ops/graph.ts";
 import type { ActivationMode } from "../ops/op_table.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { HostTensor } from "../tensor/host_tensor.ts";
+import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
-import { dequantize } from "./dequantize.ts";
 import { floatxFormat } from "./floatx.ts";
 import type { Pause } from "./pause.ts";
 import type {
@@ -125,9 +124,8 @@ class TorchAoQuantizer implements Quantizer {
     return writeTorchao(name, weight);
   }
 
-  dequantize(weight: EncodedWeight): HostTensor {
-    return dequantizeZeroPoint(weight) ??
-      HostTensor.fromFloat32(dequantize(weight.tensor), weight.tensor.shape).cast(weight.dtype);
+  dequantize(weight: EncodedWeight): HostTensor | null {
+    return dequantizeZeroPoint(weight);
   }
 
   fileMetadata(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>> {

@@ -140,7 +140,7 @@ test("Ctrl-C ends generate with code 130 and leaves nothing", async () => {
 test("failures are one line with a code", async () => {
   const cases: readonly (readonly [code: number, message: RegExp, ...words: string[]])[] = [
     [1, /^error\[invalid_argument\]: .*width/m, "generate", "x", "--width", "0"],
-    [1, /^error\[invalid_argument\]: .*numInferenceSteps/m, "generate", "x", "--steps", "0"],
+    [1, /^error\[invalid_argument\]: .*--steps/m, "generate", "x", "--steps", "0"],
     [1, /^error\[model_not_found\]: /m, "generate", "x", "--model", "./nothing"],
     [1, /^error\[write_failed\]: /m, "generate", "x", "--steps", "1", "--output", "no/out.png"],
     [1, /^error\[invalid_argument\]: .*bitsandbytes:nf4/m, "plan", "--quantize", "nf5"],

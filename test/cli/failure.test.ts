@@ -11,6 +11,26 @@ test("a HalftoneError becomes one line with its code", () => {
   });
 });
 
+test("what the library calls an option is named as the command line calls it", () => {
+  const lineOf = (field: string, file?: string) =>
+    failureOf(new HalftoneError("invalid_argument", "Cannot plan", { field, file })).line;
+  const names = {
+    width: "--width",
+    numInferenceSteps: "--steps",
+    maxSequenceLength: "--max-sequence-length",
+    prompt2: "--prompt-2",
+    textEncoder2: "--text-encoder-2",
+    quantizationConfig: "--quantize",
+    "--quantize": "--quantize",
+    promptEmbeds: "promptEmbeds",
+    toString: "toString",
+  };
+  for (const [field, option] of Object.entries(names)) {
+    assert.equal(lineOf(field), `error[invalid_argument]: Cannot plan (field "${option}")`);
+  }
+  assert.match(lineOf("width", "config.json"), /field "width"/);
+});
+
 test("an aborted command ends with 130", () => {
   const errors = [new HalftoneError("aborted", "x"), new DOMException("x", "AbortError")];
   for (const error of errors) assert.equal(failureOf(error).exitCode, 130);

@@ -241,6 +241,20 @@ test("the command line's formats give their configs, for two components or the o
   assert.equal(config?.resolve("text_encoder"), undefined);
 });
 
+test("a flag that names its component counts whatever the order, and none may come twice", async () => {
+  const config = parseQuantizeFlags(["transformer=quanto:int8", "bitsandbytes:nf4"]);
+  assert.equal(config?.resolve("transformer")?.backend, "quanto");
+  assert.equal(config?.resolve("text_encoder_2")?.backend, "bitsandbytes_4bit");
+  const twice = [
+    ["bitsandbytes:nf4", "quanto:int8"],
+    ["quanto:int8", "quanto:int8"],
+    ["transformer=bitsandbytes:nf4", "quanto:int4", "transformer=bitsandbytes:nf4"],
+  ];
+  for (const flags of twice) {
+    await assertFails(() => parseQuantizeFlags(flags), "invalid_argument", /two formats/);
+  }
+});
+
 test("an unknown format is refused with the list of known ones", async () => {
   for (const flag of ["nf4", "bitsandbytes:nf5", "=bitsandbytes:nf4", "transformer=", ""]) {
     await assertFails(() => parseQuantizeFlags([flag]), "invalid_argument", /bitsandbytes:int8/);
