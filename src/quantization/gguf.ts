@@ -50,6 +50,7 @@ export const GGUF: Method = {
     format("Q6_K", "6-bit integers, 8-bit scales per 16"),
     format("IQ4_NL", "16 uneven levels, a float16 scale per 32"),
     format("IQ4_XS", "16 uneven levels, 6-bit scales per 32"),
+    format("MXFP4", "4-bit floats (e2m1), a power of two per 32 weights"),
   ],
 };
 

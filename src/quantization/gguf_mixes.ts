@@ -49,6 +49,7 @@ export const GGUF_MIXES: Readonly<Record<GgufMix, MixTypes>> = {
   Q6_K: same("Q6_K", 18),
   IQ4_NL: same("IQ4_NL", 25),
   IQ4_XS: same("IQ4_XS", 30),
+  MXFP4: same("MXFP4", 38),
 };
 
 /** Tensors this small stay dense. */

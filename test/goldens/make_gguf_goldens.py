@@ -35,7 +35,7 @@ TYPES = {
     "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210),
     "IQ4_NL": (32, 18), "IQ4_XS": (256, 136), "MXFP4": (32, 17), "NVFP4": (64, 36),
 }
-READ_ONLY = ("MXFP4", "NVFP4")
+READ_ONLY = ("NVFP4",)
 STUBS = """
 #include <stdlib.h>
 #include <stddef.h>
@@ -125,6 +125,7 @@ def inputs() -> dict[str, np.ndarray]:
         "tiny": normal(6) * 2.0**-20,
         "vanishing": normal(8) * 2.0**-70,
         "large": normal(9) * 1000.0,
+        "powers": (1.0 - (i % 3) / 2**24) * 2.0 ** ((i // 32) % 64 - 60),
     }
     result = {name: values.astype(np.float32) for name, values in recipes.items()}
     result["bfloat16"] = to_bfloat16(normal(10) * 0.05)

@@ -60,6 +60,7 @@ const RECIPES: Readonly<Record<string, () => Float32Array>> = {
   tiny: () => scaled(6, 2 ** -20),
   vanishing: () => scaled(8, 2 ** -70),
   large: () => scaled(9, 1000),
+  powers: () => recipe((i) => (1 - (i % 3) / 2 ** 24) * 2 ** (Math.floor(i / 32) % 64 - 60)),
   bfloat16: () => HostTensor.fromFloat32(scaled(10, 0.05)).cast("bfloat16").toFloat32(),
 };
 
