@@ -163,10 +163,20 @@ def noise_levels(size, shift):
     return torch.where(torch.rand(size) < 0.2, torch.rand(size), torch.sigmoid(torch.randn(size) + shift))
 
 
-def autocast_choice(device):
-    """bfloat16 where the processor multiplies it; elsewhere it is emulated, some seventy times slower than float32."""
-    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device, torch.bfloat16, enabled=fast)
+def has_fast_bfloat16(device):
+    """Whether the processor multiplies bfloat16; elsewhere it is emulated, some seventy times slower than float32."""
+    return device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
+
+def orthogonalize_in_float32(gradient, coefficients, steps, eps):
+    """Muon's Newton-Schulz iteration, which PyTorch computes in bfloat16."""
+    a, b, c = coefficients
+    x = gradient.T if gradient.size(0) > gradient.size(1) else gradient
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if gradient.size(0) > gradient.size(1) else x
 
 
 def attention_choice(device):
@@ -223,7 +233,7 @@ class Trainer:
         shift = NOISE_SHIFT if self.share < SHIFTED_SHARE else 0.0
         noise, u = torch.randn_like(x0), noise_levels(len(x0), shift).to(self.device)
         mixed = (1 - u)[:, None, None] * x0 + u[:, None, None] * noise
-        with autocast_choice(self.device):
+        with torch.autocast(self.device, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
             text = self.models["t5"](t5_ids).last_hidden_state
             clip_states = self.models["clip"](clip_ids).last_hidden_state
             pooled = clip_states[rows, (clip_ids == self.data.eos).int().argmax(1)]
@@ -275,6 +285,8 @@ def main():
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     trainer = Trainer(args)
+    if not has_fast_bfloat16(trainer.device):
+        torch.optim._muon._zeropower_via_newtonschulz = orthogonalize_in_float32
     print({name: f"{sum(p.numel() for p in m.parameters()) / 1e6:.2f} M" for name, m in trainer.models.items()})
     with attention_choice(trainer.device):
         trainer.run()
