@@ -51,6 +51,7 @@ export const GGUF: Method = {
     format("IQ4_NL", "16 uneven levels, a float16 scale per 32"),
     format("IQ4_XS", "16 uneven levels, 6-bit scales per 32"),
     format("MXFP4", "4-bit floats (e2m1), a power of two per 32 weights"),
+    format("NVFP4", "4-bit floats (e2m1), an e4m3 scale per 16 and no other"),
   ],
 };
 

@@ -77,7 +77,7 @@ const FP4_VALUES = Float32Array.of(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -
 const HALF_POWERS = Float32Array.from({ length: 256 }, (_, code) => 2 ** (code - 128));
 
 /** Half of unsigned e4m3 numbers; the eighth bit and the code of NaN mean nothing in ggml. */
-const HALF_E4M3 = Float32Array.from({ length: 256 }, (_, code) => {
+export const HALF_E4M3: Float32Array = Float32Array.from({ length: 256 }, (_, code) => {
   if (code === 0 || code === 0x7f) return 0;
   const [exponent, mantissa] = [code >> 3 & 15, code & 7];
   return exponent === 0 ? mantissa * 2 ** -10 : (1 + mantissa / 8) * 2 ** (exponent - 8);

@@ -50,6 +50,7 @@ export const GGUF_MIXES: Readonly<Record<GgufMix, MixTypes>> = {
   IQ4_NL: same("IQ4_NL", 25),
   IQ4_XS: same("IQ4_XS", 30),
   MXFP4: same("MXFP4", 38),
+  NVFP4: same("NVFP4", 39),
 };
 
 /** Tensors this small stay dense. */

@@ -6,7 +6,7 @@
 
 import { GGUF_BLOCKS } from "./gguf_blocks.ts";
 import { writeFloat16 } from "./gguf_float16.ts";
-import { quantizeMxfp4 } from "./gguf_fp4.ts";
+import { quantizeMxfp4, quantizeNvfp4 } from "./gguf_fp4.ts";
 import {
   foundMinimum,
   type Group,
@@ -23,8 +23,8 @@ import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
 
 const fround = Math.fround;
 
-/** Types that can be quantized to; the others are only read. */
-export type GgufQuantType = Exclude<GgufBlockType, "NVFP4">;
+/** Types that can be quantized to: all of them. */
+export type GgufQuantType = GgufBlockType;
 
 /** Quantizes one block: values of `x` from `at`, bytes of `out` from `to` (which are zero). */
 type BlockQuantizer = (x: Float32Array, at: number, out: Uint8Array, to: number) => void;
@@ -58,6 +58,7 @@ const QUANTIZERS: Readonly<Record<GgufQuantType, BlockQuantizer>> = {
   IQ4_NL: quantizeIq4Nl,
   IQ4_XS: quantizeIq4Xs,
   MXFP4: quantizeMxfp4,
+  NVFP4: quantizeNvfp4,
 };
 
 /** Whether a type can be quantized to. */
