@@ -9,6 +9,7 @@ import {
   ggufTypeFor,
   SMALLEST_QUANTIZED,
   staysDense,
+  t5Layers,
 } from "../quantization/gguf_mixes.ts";
 import { isGgufQuantType } from "../quantization/gguf_quantizers.ts";
 import { type GgufType, ggufTypeInfo } from "../quantization/gguf_types.ts";
@@ -68,7 +69,8 @@ export async function quantizeToGguf(
   path: string,
   options: QuantizeGgufOptions,
 ): Promise<WrittenCheckpoint> {
-  const targets = [...checkpoint.entries.values()].map((entry) => targetOf(entry, options));
+  const layers = t5Layers(checkpoint.entries.keys());
+  const targets = [...checkpoint.entries.values()].map((entry) => targetOf(entry, layers, options));
   const pairs = metadataOf(options);
   await writeGguf(path, targets, pairs, async function* (_, index) {
     if (options.signal?.aborted) throw aborted(options.signal);
@@ -151,21 +153,21 @@ function isPlain(quantType: GgufFileType): quantType is keyof typeof PLAIN_FILE_
   return Object.hasOwn(PLAIN_FILE_TYPES, quantType);
 }
 
-function targetOf(entry: TensorEntry, options: QuantizeGgufOptions): Target {
+function targetOf(entry: TensorEntry, layers: number, options: QuantizeGgufOptions): Target {
   const { name, shape, dtype } = entry;
   if (entry.ggufType !== undefined) throw alreadyQuantized(entry);
   if (!isFloat(dtype)) throw notFloat(entry);
-  return { name, shape, type: typeOf(entry, options), entry };
+  return { name, shape, type: typeOf(entry, layers, options), entry };
 }
 
-function typeOf(entry: TensorEntry, options: QuantizeGgufOptions): GgufType {
+function typeOf(entry: TensorEntry, layers: number, options: QuantizeGgufOptions): GgufType {
   const { name, shape } = entry;
   if (shape.length < 2 || elementCount(shape) <= SMALLEST_QUANTIZED) return "F32";
   const dense = denseType(options.dtype ?? entry.dtype);
   const isLinear = shape.length === 2 && (options.linearNames?.(name) ?? true);
   if (!isLinear || staysDense(moduleOf(name))) return dense;
   if (isPlain(options.quantType)) return options.quantType;
-  const type = ggufTypeFor(options.quantType, name);
+  const type = ggufTypeFor(options.quantType, { name, columns: shape[1], layers });
   if (shape[1] % ggufTypeInfo(type).elements === 0) return type;
   return dense === "BF16" ? "BF16" : "F16";
 }

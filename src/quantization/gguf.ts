@@ -8,7 +8,13 @@ import { elementCount, type Shape } from "../tensor/shape.ts";
 import { checkFinite, type FloatSlice, floatSlices } from "./float_slices.ts";
 import { ggufLayout, ggufTypeOfLayout } from "./gguf_blocks.ts";
 import { GGUFQuantizationConfig } from "./gguf_config.ts";
-import { type GgufMix, ggufTypeFor, SMALLEST_QUANTIZED, staysDense } from "./gguf_mixes.ts";
+import {
+  type GgufMix,
+  ggufTypeFor,
+  SMALLEST_QUANTIZED,
+  staysDense,
+  t5Layers,
+} from "./gguf_mixes.ts";
 import { type GgufQuantType, quantizeBlocks } from "./gguf_quantizers.ts";
 import { blockCount, checkBlockScales, decodeBlocks, encodeBlocks } from "./gguf_tensors.ts";
 import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
@@ -23,7 +29,7 @@ export const GGUF: Method = {
   sharedWithTransformers: false,
   accepts: (config) => config instanceof GGUFQuantizationConfig,
   fromDict: (dict) => GGUFQuantizationConfig.fromDict(dict),
-  create: (config) => new GgufQuantizer(config as GGUFQuantizationConfig),
+  create: (config, { tensors }) => new GgufQuantizer(config as GGUFQuantizationConfig, tensors),
   detect: (checkpoint) => {
     for (const { ggufType } of checkpoint.entries.values()) {
       if (ggufType !== undefined) return { quant_method: "gguf" };
@@ -36,17 +42,17 @@ export const GGUF: Method = {
     format("Q5_0", "5-bit integers, a float16 scale per 32"),
     format("Q5_1", "5-bit integers, a float16 scale and minimum per 32"),
     format("Q8_0", "8-bit integers, a float16 scale per 32"),
-    format("Q2_K", "2-bit integers, 4-bit scales and minima per 16"),
+    format("Q2_K", "2-bit integers, 4-bit scales and minima per 16; in T5 some layers in Q3_K"),
     format("Q3_K", "3-bit integers, 6-bit scales per 16"),
     format("Q3_K_S", "Q3_K throughout"),
-    format("Q3_K_M", "Q3_K, joint attention projections in Q4_K"),
-    format("Q3_K_L", "as Q3_K_M: Flux has no other layers that llama.cpp would widen"),
+    format("Q3_K_M", "Q3_K, joint attention in Q4_K; in T5 some layers in Q4_K or Q5_K"),
+    format("Q3_K_L", "as Q3_K_M; in T5 some layers in Q5_K"),
     format("Q4_K", "4-bit integers, 6-bit scales and minima per 32"),
-    format("Q4_K_S", "Q4_K throughout"),
-    format("Q4_K_M", "Q4_K, joint attention projections in Q5_K"),
+    format("Q4_K_S", "Q4_K throughout; in T5 some layers in Q5_K"),
+    format("Q4_K_M", "Q4_K, joint attention in Q5_K; in T5 some layers in Q6_K"),
     format("Q5_K", "5-bit integers, 6-bit scales and minima per 32"),
     format("Q5_K_S", "Q5_K throughout"),
-    format("Q5_K_M", "Q5_K, joint attention projections in Q6_K"),
+    format("Q5_K_M", "Q5_K, joint attention in Q6_K; in T5 some layers in Q6_K"),
     format("Q6_K", "6-bit integers, 8-bit scales per 16"),
     format("IQ4_NL", "16 uneven levels, a float16 scale per 32"),
     format("IQ4_XS", "16 uneven levels, 6-bit scales per 32"),
@@ -62,20 +68,25 @@ function format(quantType: GgufMix, description: string) {
 
 /** The method bound to a config. */
 export class GgufQuantizer implements Quantizer {
-  constructor(readonly config: GGUFQuantizationConfig) {}
+  readonly #layers: number;
+
+  /** `tensors`: the names of the component's, because some mixes count T5's layers. */
+  constructor(readonly config: GGUFQuantizationConfig, tensors: Iterable<string> = []) {
+    this.#layers = t5Layers(tensors);
+  }
 
   skips(module: string): boolean {
     return staysDense(module);
   }
 
-  describe(shape: Shape, _dtype?: DType, name?: string): WeightInfo | null {
-    const type = ggufTypeFor(this.#mix(), name);
+  describe(shape: Shape, _dtype?: DType, name = ""): WeightInfo | null {
+    const type = this.#typeOf(name, shape);
     if (shape.length !== 2 || elementCount(shape) <= SMALLEST_QUANTIZED) return null;
     return shape[1] % ggufTypeInfo(type).elements === 0 ? infoOf(type, shape) : null;
   }
 
   async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
-    const type = ggufTypeFor(this.#mix(), name);
+    const type = this.#typeOf(name, dense.shape);
     const [rows, columns] = dense.shape;
     const bytes = await quantizeTensor(type, name, dense, pause);
     return { tensor: decodeBlocks(type, bytes, [rows, columns], name), dtype: dense.dtype };
@@ -109,6 +120,10 @@ export class GgufQuantizer implements Quantizer {
     const rows = tensor.shape[0];
     const blocks = new HostTensor("uint8", [rows, bytes.length / rows], bytes);
     return [{ name, tensor: blocks, ggufType: type }];
+  }
+
+  #typeOf(name: string, [, columns]: Shape): GgufQuantType {
+    return ggufTypeFor(this.#mix(), { name, columns, layers: this.#layers });
   }
 
   #mix(): GgufMix {

@@ -1,10 +1,11 @@
 /**
  * Which type each tensor of a model gets. The rules are those of city96's conversion tools for Flux
  * (ComfyUI-GGUF, tools/convert.py and lcpp.patch), read for both names of a tensor: Black Forest Labs'
- * and Diffusers'; T5 has llama.cpp's and Transformers' names.
+ * and Diffusers'. T5 has rules of its own.
  */
 
 import type { GgufQuantType } from "./gguf_quantizers.ts";
+import { type T5Tensor, t5TypeFor } from "./gguf_t5_mixes.ts";
 
 /** A name that `--quantize gguf:NAME` takes. */
 export type GgufMix =
@@ -60,11 +61,10 @@ export const SMALLEST_QUANTIZED = 1024;
 const QKV =
   /^double_blocks\.\d+\.(img|txt)_attn\.qkv\.|^transformer_blocks\.\d+\.attn\.(to_[qkv]|add_[qkv]_proj)\./;
 
-/** Modules that stay dense: what enters and leaves the model, embeddings and distance biases. */
+/** Modules that stay dense: what enters and leaves the transformer, and T5's distance biases. */
 const DENSE = [
   /^(txt_in|img_in|time_in|vector_in|guidance_in|final_layer)(\.|$)/,
   /^(context_embedder|x_embedder|time_text_embed|norm_out|proj_out)(\.|$)/,
-  /^(token_embd|shared|encoder\.embed_tokens)$/,
   /(^|\.)(attn_rel_b|relative_attention_bias)$/,
 ];
 
@@ -73,10 +73,21 @@ export function isGgufMix(value: unknown): value is GgufMix {
   return typeof value === "string" && Object.hasOwn(GGUF_MIXES, value);
 }
 
-/** The type of a tensor (its whole name; any when absent) in a mix. */
-export function ggufTypeFor(mix: GgufMix, tensor = ""): GgufQuantType {
+/** The type of a tensor (by its whole name) in a mix. Its blocks need not divide the tensor's rows. */
+export function ggufTypeFor(mix: GgufMix, tensor: T5Tensor): GgufQuantType {
   const { base, qkv } = GGUF_MIXES[mix];
-  return QKV.test(tensor) ? qkv : base;
+  if (QKV.test(tensor.name)) return qkv;
+  return t5TypeFor(mix, base, tensor) ?? base;
+}
+
+/** How many layers of T5 the tensors of these names make. */
+export function t5Layers(names: Iterable<string>): number {
+  let layers = 0;
+  for (const name of names) {
+    const match = /^(?:enc\.blk|encoder\.block)\.(\d{1,4})\./.exec(name);
+    if (match !== null) layers = Math.max(layers, Number(match[1]) + 1);
+  }
+  return layers;
 }
 
 /** Whether a module (a dotted name) stays dense in every mix. */

@@ -118,6 +118,8 @@ export interface QuantizerTarget {
   readonly library: ModelLibrary;
   /** Modules that the model class keeps in float32 (its _keep_in_fp32_modules). */
   readonly keepInFloat32: readonly string[];
+  /** The names of all its tensors, for methods that mix formats by layer. */
+  readonly tensors?: Iterable<string>;
 }
 
 /** What can be done with a format. */

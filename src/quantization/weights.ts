@@ -125,6 +125,7 @@ export function resolveQuantizer(checkpoint: TensorReader, options: OpenWeightsO
   const quantizer = createQuantizer(config, {
     library: libraryOf(options.config),
     keepInFloat32: options.keepInFloat32 ?? [],
+    tensors: checkpoint.entries.keys(),
   });
   return { quantizer, preQuantized: Boolean(own) };
 }
