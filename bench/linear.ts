@@ -10,7 +10,7 @@
 import process from "node:process";
 import { createWasmBackend } from "../src/backends/wasm/mod.ts";
 import type { Backend, StoredWeight } from "../src/backends/backend.ts";
-import type { ActivationMode } from "../src/ops/op_table.ts";
+import type { ActivationMode } from "../src/ops/activation_mode.ts";
 import type { ActivationOperand, Plan, WeightFormat } from "../src/plan/plan.ts";
 import { packedBytes } from "../src/quantization/codes.ts";
 import { groupCount, weightBytes } from "../src/quantization/layout_bytes.ts";

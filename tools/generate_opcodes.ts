@@ -5,6 +5,7 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
+import { CODE_DTYPES, CODE_ROUNDINGS } from "../src/ops/activation_mode.ts";
 import {
   BINARY_KINDS,
   NORM_KINDS,
@@ -35,6 +36,8 @@ function opcodesSource(): string {
     ...kinds("BINARY", BINARY_KINDS),
     ...kinds("REDUCE", REDUCE_KINDS),
     ...kinds("NORM", NORM_KINDS),
+    ...kinds("CODE_DTYPE", CODE_DTYPES),
+    ...kinds("CODE_ROUNDING", CODE_ROUNDINGS),
     "",
   ].join("\n");
 }

@@ -8,6 +8,7 @@
 #![feature(stdarch_wasm_atomic_wait)]
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments, clippy::needless_range_loop)]
 
+mod activations;
 mod attention;
 mod codes;
 mod control;

@@ -1,6 +1,7 @@
 //! LLM.int8(): rows of x rounded to int8, exact int32 sums, and the columns that hold an outlier apart in
-//! float. Three tape steps: mark the outlier columns, round the rows, multiply.
+//! float. Three tape steps: mark the outlier columns, round the rows (activations.rs), multiply.
 
+use crate::activations::{code_stride, round_to_half};
 use crate::control::Context;
 use crate::gemm::{self, Finish, Tiling, K_BLOCK, MR, NR};
 use crate::linear::{Epilogue, Rows};
@@ -18,35 +19,16 @@ pub struct LinearInt8 {
     threshold: f32,
     /// [k]: 1 where the column holds an outlier.
     marks: *mut u32,
-    /// [m]: the largest |x| below the threshold of each row.
-    absmax: *mut f32,
-    /// [m, k to a multiple of 8]: x as int8, zero at outlier columns and beyond k.
-    codes: *mut i8,
+    /// [m]: what a code of each row of x is worth.
+    scales: *const f32,
+    /// x as int8, as activations.rs writes them: 0 at outlier columns.
+    codes: *const i8,
 }
 
-/// Columns of a marking tile, rows of a rounding tile.
+/// Columns of a marking tile.
 const MARK_COLUMNS: usize = 64;
-const ROUND_ROWS: usize = 8;
-/// Codes are read eight at a time.
-const CODE_UNIT: usize = 8;
 
 /// x as bitsandbytes sees it: rounded to float16.
-#[inline(always)]
-fn round_to_half(x: v128) -> v128 {
-    let sign = v128_and(x, i32x4_splat(i32::MIN));
-    let magnitude = f32x4_abs(x);
-    let odd = v128_and(u32x4_shr(magnitude, 13), u32x4_splat(1));
-    let rounded = i32x4_add(i32x4_add(magnitude, u32x4_splat(0xfff)), odd);
-    let normal = v128_and(rounded, u32x4_splat(!0x1fff));
-    // Below 2^-14 halves are multiples of 2^-24, the spacing of floats in [0.5, 1).
-    let small = f32x4_sub(f32x4_add(magnitude, f32x4_splat(0.5)), f32x4_splat(0.5));
-    let is_small = f32x4_lt(magnitude, f32x4_splat(6.103_515_6e-5));
-    let too_big = f32x4_ge(magnitude, f32x4_splat(65520.0));
-    let value = v128_bitselect(small, normal, is_small);
-    let value = v128_bitselect(f32x4_splat(f32::INFINITY), value, too_big);
-    v128_or(v128_bitselect(x, value, f32x4_ne(x, x)), sign)
-}
-
 #[inline(always)]
 unsafe fn half_values(x: *const f32, count: usize) -> v128 {
     round_to_half(load_some(x, count))
@@ -76,61 +58,6 @@ pub unsafe fn mark_outliers(p: &LinearInt8, context: &Context) {
 #[inline(always)]
 fn outlier_free() -> v128 {
     u32x4_splat(0)
-}
-
-pub unsafe fn round_rows(p: &LinearInt8, context: &Context) {
-    let m = p.m as usize;
-    while let Some(tile) = context.next_tile(m.div_ceil(ROUND_ROWS)) {
-        let first = tile * ROUND_ROWS;
-        for row in first..(first + ROUND_ROWS).min(m) {
-            let absmax = p.find_absmax(row);
-            *p.absmax.add(row) = absmax;
-            p.round_row(row, if absmax == 0.0 { 0.0 } else { 127.0 / absmax });
-        }
-    }
-}
-
-impl LinearInt8 {
-    /// The largest |x| of a row below the threshold.
-    unsafe fn find_absmax(&self, row: usize) -> f32 {
-        let (x, k) = (self.x.at(row), self.k as usize);
-        let limit = if self.threshold > 0.0 { self.threshold } else { f32::INFINITY };
-        let limit = f32x4_splat(limit);
-        let mut largest = f32x4_splat(0.0);
-        for column in (0..k).step_by(4) {
-            let magnitude = f32x4_abs(half_values(x.add(column), k - column));
-            largest = f32x4_pmax(largest, v128_and(magnitude, f32x4_lt(magnitude, limit)));
-        }
-        max_lanes(largest)
-    }
-
-    fn code_stride(&self) -> usize {
-        gemm::round_up(self.k as usize, CODE_UNIT)
-    }
-
-    unsafe fn round_row(&self, row: usize, inverse: f32) {
-        let k = self.k as usize;
-        let codes = self.codes.add(row * self.code_stride());
-        for column in (0..self.code_stride()).step_by(CODE_UNIT) {
-            let low = self.round_four(row, column, k, inverse);
-            let high = self.round_four(row, column + 4, k, inverse);
-            let pair = i16x8_narrow_i32x4(low, high);
-            let packed = i8x16_narrow_i16x8(pair, pair);
-            v128_store64_lane::<0>(packed, codes.add(column) as *mut u64);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn round_four(&self, row: usize, column: usize, k: usize, inverse: f32) -> v128 {
-        if column >= k {
-            return i32x4_splat(0);
-        }
-        let left = k - column;
-        let x = half_values(self.x.at(row).add(column), left);
-        let marks = load_some(self.marks.add(column) as *const f32, left);
-        let code = f32x4_nearest(f32x4_mul(x, f32x4_splat(inverse)));
-        i32x4_trunc_sat_f32x4(v128_and(code, u32x4_eq(marks, u32x4_splat(0))))
-    }
 }
 
 /// The columns marked as outliers, walked in order.
@@ -174,7 +101,7 @@ unsafe fn multiply_tile(
     let has_outliers = outlier_sums(p, &regions, (row, rows, column, columns));
     let sums = regions.sums;
     for i in 0..rows {
-        let row_scale = f32x4_splat(*p.absmax.add(row + i) / 127.0);
+        let row_scale = f32x4_splat(*p.scales.add(row + i));
         for j in (0..columns).step_by(4) {
             let at = i * stride + j;
             let scale = weight_scales(&*p.weight, column + j, (columns - j).min(4));
@@ -263,7 +190,7 @@ unsafe fn pack_integer_strip(
     count: usize,
     into: *mut f32,
 ) {
-    let stride = p.code_stride();
+    let stride = code_stride(p.k as usize);
     let first = p.codes.add(row * stride + k);
     // A pair of i16 is one word, so four words are eight codes.
     let words = |r: usize, word: usize| {

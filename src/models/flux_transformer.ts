@@ -8,6 +8,7 @@
 
 import type { Checkpoint } from "../io/checkpoint.ts";
 import type { Config } from "../io/config.ts";
+import { isRowWise } from "../ops/activation_mode.ts";
 import type { Graph, Tensor } from "../ops/graph.ts";
 import {
   add,
@@ -264,13 +265,14 @@ function timeMlp(graph: Graph, x: Tensor, name: string, dim: number): Tensor {
 }
 
 /**
- * A linear layer over one row per step: [steps, features] -> [steps, outputs]. LLM.int8() finds
- * outlier columns over all rows it is given, so there each step goes alone, as in Diffusers.
+ * A linear layer over one row per step: [steps, features] -> [steps, outputs]. Where
+ * activations are rounded by what is found over all rows (LLM.int8()'s outlier columns, one scale for
+ * a whole tensor) each step goes alone, as in Diffusers.
  */
 function linearPerStep(graph: Graph, x: Tensor, name: string, outputs: number): Tensor {
   const steps = x.shape[0];
   const weight = graph.weight(`${name}.weight`, [outputs, x.shape[1]]);
-  if (steps === 1 || weight.activations.kind === "float") {
+  if (steps === 1 || isRowWise(weight.activations)) {
     return linearLayer(graph, x, name, outputs);
   }
   const rows = Array.from(

@@ -7,7 +7,8 @@ import { HalftoneError } from "../errors.ts";
 import { contiguousStrides, elementCount, sameShape, type Shape } from "../tensor/shape.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { ActivationDType, WeightArrangement, WeightFormat } from "../plan/plan.ts";
-import type { ActivationMode, OpAttributes, OpName } from "./op_table.ts";
+import type { ActivationMode } from "./activation_mode.ts";
+import type { OpAttributes, OpName } from "./op_table.ts";
 
 /** What is known of a weight before it is loaded. */
 export interface WeightInfo {

@@ -9,6 +9,8 @@
  * `conv2d` over their residual.
  */
 
+import type { ActivationMode } from "./activation_mode.ts";
+
 /** Elementwise functions of one operand. */
 export const UNARY_KINDS = [
   "identity",
@@ -37,12 +39,6 @@ export type ReduceKind = typeof REDUCE_KINDS[number];
 /** Normalisations. */
 export const NORM_KINDS = ["layer", "rms", "group"] as const;
 export type NormKind = typeof NORM_KINDS[number];
-
-/** How a linear op treats its activations. */
-export type ActivationMode =
-  | { readonly kind: "float" }
-  /** bitsandbytes LLM.int8(): int8 rows, columns holding an |x| >= threshold apart in float. 0 disables the split. */
-  | { readonly kind: "llm_int8"; readonly threshold: number };
 
 /** The attributes of each op. */
 export interface OpAttributes {
@@ -74,7 +70,7 @@ export interface OpAttributes {
   };
   /**
    * x [m, k], weight [n, k] in any layout, bias? [n], gate? [1 | m, n], residual? [m, n] -> output [m, n]
-   * = residual + gate * act(x weight^T + bias).
+   * = residual + gate * act(x weight^T + bias); x is rounded first where `activations` says so.
    */
   linear: { activation: Activation; activations: ActivationMode };
   /**

@@ -1,7 +1,7 @@
 /** bitsandbytes as a method: its quantizers over the pure functions of the neighbouring files. */
 
 import { HalftoneError } from "../errors.ts";
-import type { ActivationMode } from "../ops/op_table.ts";
+import type { ActivationMode } from "../ops/activation_mode.ts";
 import type { WeightInfo } from "../ops/graph.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";

@@ -1,6 +1,6 @@
 /** The table of all formats: what each can do, and what a weight takes in it. */
 
-import type { ActivationMode } from "../ops/op_table.ts";
+import type { ActivationMode } from "../ops/activation_mode.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { createQuantizer } from "./auto.ts";
 import { quantizeFormats } from "./formats.ts";

@@ -1,7 +1,7 @@
 /** torchao as a quantization method: weight-only formats on the one layout. */
 
 import type { WeightInfo } from "../ops/graph.ts";
-import type { ActivationMode } from "../ops/op_table.ts";
+import type { ActivationMode } from "../ops/activation_mode.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";

@@ -33,6 +33,7 @@ export const ERROR_BUDGETS = {
   "linear/quantized": SUMS,
   // Against the same rounding of activations; a code may only differ where a float32 product does.
   "linear/llm_int8": SUMS,
+  "linear/quantized activations": SUMS,
   // Against the unrounded product: what int8 activations cost at all.
   "linear/llm_int8 against float": { nmse: 5e-4, maxAbs: 5e-2 },
   "norm": SUMS,

@@ -1,6 +1,7 @@
 /** linear: x times a weight in any layout, with everything that is fused to its end. */
 
 import type { OpAttributes } from "../../ops/op_table.ts";
+import { roundActivations } from "./activations.ts";
 import { dotProducts, type Vectors } from "./dot.ts";
 import { epilogue } from "./epilogue.ts";
 import { runLlmInt8 } from "./llm_int8.ts";
@@ -16,10 +17,10 @@ export function runLinear(context: StepContext, attributes: OpAttributes["linear
     gate: context.optionalInput(3),
     residual: context.optionalInput(4),
   }, attributes.activation);
-  if (attributes.activations.kind === "llm_int8") {
-    return runLlmInt8(context, x, attributes.activations.threshold, sink);
-  }
-  dotProducts(matrixRows(x), matrixRows(matrixView(context.input(1))), x.columns, sink);
+  const mode = attributes.activations;
+  if (mode.kind === "llm_int8") return runLlmInt8(context, x, mode.threshold, sink);
+  const seen = mode.kind === "quantized" ? roundActivations(context, x, mode) : x;
+  dotProducts(matrixRows(seen), matrixRows(matrixView(context.input(1))), x.columns, sink);
 }
 
 /** The rows of a matrix as vectors. */

@@ -11,7 +11,9 @@ import { HalftoneError } from "../../errors.ts";
 import { unpackCodes } from "../../quantization/codes.ts";
 import { decodeScales, valueTable } from "../../quantization/dequantize.ts";
 import type { QuantizedTensor } from "../../quantization/quantized_tensor.ts";
+import { LLM_INT8_ROWS } from "../../ops/activation_mode.ts";
 import { fromFloat32, toFloat32 } from "../../tensor/convert.ts";
+import { scalingOf, toCodes } from "./activations.ts";
 import { dotProducts, type SumSink } from "./dot.ts";
 import type { StepContext, StepWeight } from "./step_context.ts";
 import type { MatrixView } from "./strided_view.ts";
@@ -38,7 +40,7 @@ export function runLlmInt8(
   // Products of int8 codes are integers below 2^14: their float64 sums are exact.
   dotProducts(a, b, columns, (row, column, sum) => {
     const scale = weightScales[column];
-    let value = sum * (rowScales[row] / 127) * scale.factor;
+    let value = sum * rowScales[row] * scale.factor;
     for (const outlier of outliers) {
       const code = weightCodes[column * columns + outlier];
       value += activations[row * columns + outlier] * scale.dequantize(code);
@@ -70,15 +72,13 @@ function quantizeRows(
   codes: Float32Array,
   rowScales: Float32Array,
 ): void {
+  codes.set(x);
   for (let row = 0; row < rowScales.length; row++) {
     const start = row * columns, end = start + columns;
     const absmax = inlierAbsmax(x.subarray(start, end), threshold);
-    rowScales[row] = absmax;
-    if (absmax === 0) continue; // nothing but zeros and outliers: all codes stay 0
-    const inverse = Math.fround(127 / absmax);
-    for (let index = start; index < end; index++) {
-      codes[index] = roundHalfToEven(Math.fround(x[index] * inverse));
-    }
+    const scaling = scalingOf(LLM_INT8_ROWS, { least: -absmax, largest: absmax });
+    rowScales[row] = scaling.scale;
+    toCodes(codes.subarray(start, end), LLM_INT8_ROWS, scaling);
     for (const column of outliers) codes[start + column] = 0;
   }
 }
@@ -91,11 +91,6 @@ function inlierAbsmax(row: Float32Array, threshold: number): number {
     absmax = Math.max(absmax, magnitude);
   }
   return absmax;
-}
-
-/** Adding and subtracting 1.5 * 2^52 rounds a double to an integer, ties to even. */
-function roundHalfToEven(value: number): number {
-  return value + 6755399441055744 - 6755399441055744;
 }
 
 function roundToFloat16(x: MatrixView, into: Float32Array): Float32Array {

@@ -1,7 +1,9 @@
 /** How much scratch a plan will need, step by step: the same sums that the steps count as they run. */
 
+import type { ActivationMode } from "../../ops/activation_mode.ts";
 import type { Plan, PlanOperand, PlanStep } from "../../plan/plan.ts";
 import { elementCount, type Shape } from "../../tensor/shape.ts";
+import { roundedScratch } from "./activations.ts";
 import { attentionScratch } from "./attention.ts";
 import { conv2dScratch } from "./conv2d.ts";
 import { headNormRopeScratch } from "./head_norm_rope.ts";
@@ -27,11 +29,8 @@ function isLlmInt8(step: PlanStep): boolean {
 function ownScratch(plan: Plan, step: PlanStep): number {
   const shape = (index: number) => shapeOf(plan, step.inputs[index]);
   switch (step.op) {
-    case "linear": {
-      if (!isLlmInt8(step)) return 0;
-      const [n, k] = shape(1);
-      return llmInt8Scratch(elementCount(shape(0)) / k, k, n);
-    }
+    case "linear":
+      return linearScratch(step.attributes.activations, elementCount(shape(0)), shape(1));
     case "conv2d":
       return conv2dScratch(step.attributes, shape(0)[2], step.output.shape[1]);
     case "attention": {
@@ -43,6 +42,13 @@ function ownScratch(plan: Plan, step: PlanStep): number {
     default:
       return 0;
   }
+}
+
+/** Scratch of x [m, k] with `count` values and weight [n, k]. */
+function linearScratch(mode: ActivationMode, count: number, [n, k]: Shape): number {
+  if (mode.kind === "float") return 0;
+  const m = count / k;
+  return mode.kind === "llm_int8" ? llmInt8Scratch(m, k, n) : roundedScratch(m, k);
 }
 
 /** Bytes of a weight's float32 copy; nothing for what is read in place. */

@@ -1,13 +1,12 @@
 /** Encoders of linear and conv2d, which end alike: bias, activation, gate, residual. */
 
 import { type Activation, UNARY_KINDS } from "../../ops/op_table.ts";
+import { LLM_INT8_ROWS, type QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
 import type { StepEncoder } from "./encode.ts";
+import { encodeRounding } from "./encode_activations.ts";
 import { invalid, type MatrixView } from "./operand_view.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
-
-/** Rows of int8 codes are padded to this; kernels-wasm/src/linear_int8.rs. */
-const CODE_UNIT = 8;
 
 /** output, bias, gate, residual, activation. */
 function epilogue(
@@ -27,34 +26,54 @@ function epilogue(
   ];
 }
 
-/** linear: m, n, k, x, weight, epilogue; with LLM.int8() also threshold, marks, absmax, codes, in three steps. */
+/** linear: rounding of x where the mode asks for it, then m, n, k, x, weight, epilogue. */
 export function encodeLinear(encoder: StepEncoder): void {
   if (encoder.step.op !== "linear") return;
-  const { activation, activations } = encoder.step.attributes;
+  const mode = encoder.step.attributes.activations;
   const x = encoder.matrix(0);
+  if (mode.kind === "llm_int8") return encodeLlmInt8(encoder, x, mode.threshold);
+  encoder.emit(linearWords(encoder, mode.kind === "quantized" ? rounded(encoder, x, mode) : x));
+}
+
+/** x as floats after rounding, in step scratch. */
+function rounded(encoder: StepEncoder, x: MatrixView, mode: QuantizedActivations): MatrixView {
+  const { values } = encodeRounding(encoder, x, mode, { values: true });
+  return { ...x, address: values, stride: x.columns };
+}
+
+/** m, n, k, x, weight, epilogue. */
+function linearWords(encoder: StepEncoder, x: MatrixView): Word[] {
+  if (encoder.step.op !== "linear") return [];
   const weight = encoder.weight(1);
   const output = encoder.outputMatrix();
   if (weight.columns !== x.columns || output.rows !== x.rows || output.columns !== weight.rows) {
     throw invalid("linear shapes differ", { x, weight, output });
   }
-  const parameters = [
+  return [
     x.rows,
     weight.rows,
     x.columns,
     x.address,
     x.stride,
     weight.address,
-    ...epilogue(encoder, output, { bias: 2, gate: 3, residual: 4 }, activation),
+    ...epilogue(
+      encoder,
+      output,
+      { bias: 2, gate: 3, residual: 4 },
+      encoder.step.attributes.activation,
+    ),
   ];
-  if (activations.kind === "float") return encoder.emit(parameters);
+}
+
+/** The words of linear, then threshold, marks, row scales and codes: mark, round, multiply. */
+function encodeLlmInt8(encoder: StepEncoder, x: MatrixView, threshold: number): void {
   checkInt8Weight(encoder);
   const marks = encoder.scratch(x.columns * 4);
-  const absmax = encoder.scratch(x.rows * 4);
-  const codes = encoder.scratch(x.rows * Math.ceil(x.columns / CODE_UNIT) * CODE_UNIT);
-  const all = [...parameters, float(activations.threshold), marks, absmax, codes];
-  encoder.emit(all, TAPE_OPCODE.markOutliers);
-  encoder.emit(all, TAPE_OPCODE.roundRows);
-  encoder.emit(all, TAPE_OPCODE.linearInt8);
+  const words = [...linearWords(encoder, x), float(threshold), marks];
+  encoder.emit([...words, 0, 0], TAPE_OPCODE.markOutliers);
+  const outliers = { threshold, marks };
+  const { scales, codes } = encodeRounding(encoder, x, LLM_INT8_ROWS, { codes: true, outliers });
+  encoder.emit([...words, scales, codes], TAPE_OPCODE.linearInt8);
 }
 
 function checkInt8Weight(encoder: StepEncoder): void {

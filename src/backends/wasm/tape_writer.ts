@@ -9,6 +9,7 @@ export const TAPE_OPCODE = {
   groupApply: 104,
   waitSegment: 105,
   releaseSegment: 106,
+  findRanges: 107,
 } as const;
 
 /** A parameter word: an integer, or a float by `float()`. */

@@ -4,6 +4,7 @@
  */
 
 import type { Activation, OpAttributes } from "../../../src/ops/op_table.ts";
+import { roundToEven } from "./rounded_activations.ts";
 
 /** A row-major matrix of float64 values. */
 export interface Matrix {
@@ -303,12 +304,6 @@ export function llmInt8(x: Matrix, weight: Int8Rows, threshold: number): Float64
 /** A code times its row's absmax / 127, rounded as bitsandbytes rounds. */
 function dequantizedInt8(code: number, rowAbsmax: number): number {
   return Math.fround(Math.fround(code * rowAbsmax) * Math.fround(1 / 127));
-}
-
-function roundToEven(value: number): number {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 === 0 ? below : below + 1;
 }
 
 /** The nearest float16, ties to even, within its range. */

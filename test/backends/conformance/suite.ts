@@ -2,6 +2,7 @@
 
 import type { Backend } from "../../../src/backends/backend.ts";
 import type { ConformanceCase } from "./cases.ts";
+import { quantizedActivationCases } from "./activation_cases.ts";
 import { attentionCases } from "./attention_cases.ts";
 import { copyCases } from "./copy_cases.ts";
 import { binaryCases, reduceCases, unaryCases } from "./elementwise_cases.ts";
@@ -28,6 +29,7 @@ export const FAMILIES: Readonly<Record<string, () => ConformanceCase[]>> = {
   "linear layers over every format": once(linearCases),
   "large linear layers": once(largeLinearCases),
   "LLM.int8() linear layers": once(llmInt8Cases),
+  "linear layers over rounded activations": once(quantizedActivationCases),
   "norms": once(normCases),
   "attention": once(attentionCases),
   "head norms with rotary embedding": once(headNormRopeCases),

@@ -3,13 +3,15 @@
 import assert from "node:assert/strict";
 import { linear } from "../../../src/ops/builders.ts";
 import type { Graph, Tensor, Weight } from "../../../src/ops/graph.ts";
-import type { Activation, ActivationMode } from "../../../src/ops/op_table.ts";
+import type { ActivationMode } from "../../../src/ops/activation_mode.ts";
+import type { Activation } from "../../../src/ops/op_table.ts";
 import type { QuantizedLayout } from "../../../src/quantization/quantized_tensor.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
 import { type ConformanceCase, floats, narrowed, widened, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { FORMATS, type TestFormat } from "./formats.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
+import { roundedActivations } from "./rounded_activations.ts";
 import { denseWeight, type TestWeight, TestWeights } from "./weights.ts";
 
 /** Weight shapes; most columns are no multiple of a group. */
@@ -76,7 +78,8 @@ interface Ending {
   readonly residual: boolean;
 }
 
-const ENDINGS: readonly Ending[] = [
+/** All kinds of what may follow. */
+export const ENDINGS: readonly Ending[] = [
   { activation: "identity", bias: false, gate: "none", residual: false },
   { activation: "identity", bias: true, gate: "none", residual: false },
   { activation: "silu", bias: true, gate: "none", residual: false },
@@ -87,9 +90,31 @@ const ENDINGS: readonly Ending[] = [
   { activation: "relu", bias: false, gate: "rows", residual: false },
 ];
 
-const ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33];
-const COLUMNS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 32, 33, 65];
-const DEPTHS = [1, 3, 4, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129, 131, 256, 300];
+/** Sizes to pick from: m, n and k. */
+export const ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33];
+export const COLUMNS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 32, 33, 65];
+export const DEPTHS = [
+  1,
+  3,
+  4,
+  7,
+  8,
+  15,
+  16,
+  31,
+  32,
+  33,
+  63,
+  64,
+  65,
+  96,
+  127,
+  128,
+  129,
+  131,
+  256,
+  300,
+];
 
 /** Cases of linear over dense and quantized weights with float activations. */
 export function linearCases(): ConformanceCase[] {
@@ -106,7 +131,7 @@ export function linearCases(): ConformanceCase[] {
 }
 
 /** Sizes around the tiles and blocks of kernels, and beyond a single one of them. */
-const TILE_EDGES: readonly LinearSize[] = [
+export const TILE_EDGES: readonly LinearSize[] = [
   { m: 4, n: 300, k: 257 },
   { m: 5, n: 191, k: 511 },
   { m: 6, n: 192, k: 512 },
@@ -123,14 +148,19 @@ const TILE_EDGES: readonly LinearSize[] = [
 /** Large linear layers, in a format of each kind. */
 export function largeLinearCases(): ConformanceCase[] {
   return LARGE_FORMATS.flatMap((name, f) => {
-    const format = FORMATS.find((candidate) => candidate.name === name)!;
     return TILE_EDGES.map((size, s) =>
-      linearCase(format, ENDINGS[(f + s) % ENDINGS.length], size, 28000 + 100 * f + s)
+      linearCase(formatOf(name), ENDINGS[(f + s) % ENDINGS.length], size, 28000 + 100 * f + s)
     );
   });
 }
 
-const LARGE_FORMATS: readonly string[] = [
+/** The format of a name. */
+export function formatOf(name: string): TestFormat {
+  return FORMATS.find((candidate) => candidate.name === name)!;
+}
+
+/** A format of each kind. */
+export const LARGE_FORMATS: readonly string[] = [
   "float32",
   "bfloat16",
   "4-bit table, 64 f32",
@@ -210,7 +240,8 @@ function cancellingSumsCase(): ConformanceCase {
   };
 }
 
-function buildLinearCase(
+/** A case of linear over a weight of one format. */
+export function buildLinearCase(
   format: TestFormat,
   ending: Ending,
   { m, n, k }: LinearSize,
@@ -238,10 +269,10 @@ function buildLinearCase(
   const gateRows = ending.gate === "row" ? 1 : m;
   const gate = randomValues(random, gateRows * n, n);
   const residual = randomValues(random, m * n, n);
-  const threshold = mode.kind === "llm_int8" ? ` threshold ${mode.threshold}` : "";
+  const how = mode.kind === "float" ? "" : `, ${JSON.stringify(mode)}`;
   return {
     name: `${format.name} m ${m} n ${n} k ${k}, ${describeEnding(ending)}, ${pattern}, ` +
-      `margin ${margin}${isPart ? ", parts" : ""}${threshold}, seed ${seed}`,
+      `margin ${margin}${isPart ? ", parts" : ""}${how}, seed ${seed}`,
     op: "linear",
     budget,
     magnitude: ending.activation === "identity" ? 0 : 1,
@@ -258,10 +289,7 @@ function buildLinearCase(
       return captureLinear(graph, { ...inputs, x }, ending, w, b, isPart);
     },
     expected: () => {
-      const dense = { rows: n, columns: k, data: weight.values };
-      const sums = mode.kind === "float"
-        ? evaluate.product({ rows: m, columns: k, data: x }, dense)
-        : evaluate.llmInt8({ rows: m, columns: k, data: x }, int8Rows(weight), mode.threshold);
+      const sums = expectedSums({ rows: m, columns: k, data: x }, weight, mode);
       return evaluate.finish(sums, n, {
         activation: ending.activation,
         bias: ending.bias ? bias.values : undefined,
@@ -270,6 +298,14 @@ function buildLinearCase(
       });
     },
   };
+}
+
+/** x weight^T in float64, x as the mode sees it. */
+function expectedSums(x: evaluate.Matrix, weight: TestWeight, mode: ActivationMode): Float64Array {
+  if (mode.kind === "llm_int8") return evaluate.llmInt8(x, int8Rows(weight), mode.threshold);
+  const dense = { rows: weight.shape[0], columns: weight.shape[1], data: weight.values };
+  const seen = mode.kind === "quantized" ? roundedActivations(x, mode) : x;
+  return evaluate.product(seen, dense);
 }
 
 /** A whole residual goes through a copy first, so that the op may write over it. */

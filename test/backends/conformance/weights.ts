@@ -2,7 +2,7 @@
 
 import { HalftoneError } from "../../../src/errors.ts";
 import type { StoredWeight, WeightSource } from "../../../src/backends/backend.ts";
-import type { ActivationMode } from "../../../src/ops/op_table.ts";
+import type { ActivationMode } from "../../../src/ops/activation_mode.ts";
 import type { WeightCatalog } from "../../../src/ops/graph.ts";
 import type { PlanWeight, WeightFormat } from "../../../src/plan/plan.ts";
 import type {

@@ -1,0 +1,261 @@
+//! Rounding of activations to codes: the meaning is in src/ops/activation_mode.ts. A step finds each row's
+//! scale and writes codes, or what they stand for as floats, or both. Where all rows share a scale, a step
+//! before it finds the range of each row.
+
+use crate::control::Context;
+use crate::linear::Rows;
+use crate::opcodes::*;
+use crate::simd::*;
+
+#[repr(C)]
+pub struct RoundRows {
+    m: u32,
+    k: u32,
+    x: Rows,
+    dtype: u32,
+    /// 1: a scale is found from x; the static scale and inverse below are then unused.
+    dynamic: u32,
+    asymmetric: u32,
+    rounding: u32,
+    levels: f32,
+    least: f32,
+    scale: f32,
+    inverse: f32,
+    zero: f32,
+    lowest: f32,
+    highest: f32,
+    /// 1: x is rounded to float16 first. Then |x| from `threshold` (if not 0) on does not count for the
+    /// scale, and columns marked 1 in `marks` have code 0: LLM.int8().
+    half: u32,
+    threshold: f32,
+    marks: *const u32,
+    /// [m, 2]: the least and the largest value of each row, zero included, where rows share a scale; else null.
+    ranges: *mut f32,
+    /// [m]: what a code is worth.
+    scales: *mut f32,
+    /// [m]: the code that means 0.
+    zeros: *mut f32,
+    /// [m, k to a multiple of `CODE_UNIT`] int8, 0 beyond k; null when nobody reads it.
+    codes: *mut i8,
+    /// [m, k] as floats; null when nobody reads it.
+    values: *mut f32,
+}
+
+/// Rows of codes are padded to this; src/backends/wasm/encode_activations.ts holds the same.
+pub const CODE_UNIT: usize = 8;
+/// Rows of a tile.
+const TILE_ROWS: usize = 8;
+
+/// What turns the values of a row into codes and back.
+struct Scaling {
+    scale: f32,
+    zero: f32,
+    inverse: f32,
+    divide: bool,
+}
+
+/// The distance between codes in a row of `k`.
+#[inline(always)]
+pub fn code_stride(k: usize) -> usize {
+    k.div_ceil(CODE_UNIT) * CODE_UNIT
+}
+
+/// x rounded to float16, ties to even; infinite beyond its range.
+#[inline(always)]
+pub fn round_to_half(x: v128) -> v128 {
+    let sign = v128_and(x, i32x4_splat(i32::MIN));
+    let value = round_small_float(f32x4_abs(x), 13, 6.103_515_6e-5, 0.5);
+    let too_big = f32x4_ge(f32x4_abs(x), f32x4_splat(65520.0));
+    let value = v128_bitselect(f32x4_splat(f32::INFINITY), value, too_big);
+    v128_or(v128_bitselect(x, value, f32x4_ne(x, x)), sign)
+}
+
+/// A magnitude rounded to a small float, ties to even: `dropped` bits of the mantissa go; below
+/// `least_normal` values are multiples of the spacing of floats just above `unit`.
+#[inline(always)]
+fn round_small_float(magnitude: v128, dropped: u32, least_normal: f32, unit: f32) -> v128 {
+    let odd = v128_and(u32x4_shr(magnitude, dropped), u32x4_splat(1));
+    let half = u32x4_splat((1 << (dropped - 1)) - 1);
+    let rounded = i32x4_add(i32x4_add(magnitude, half), odd);
+    let normal = v128_and(rounded, u32x4_splat(!((1 << dropped) - 1)));
+    let small = f32x4_sub(f32x4_add(magnitude, f32x4_splat(unit)), f32x4_splat(unit));
+    v128_bitselect(small, normal, f32x4_lt(magnitude, f32x4_splat(least_normal)))
+}
+
+/// The value of the nearest float8 of a type, for |x| within its range; NaN stays.
+#[inline(always)]
+fn round_to_float8(dtype: u32, x: v128) -> v128 {
+    let sign = v128_and(x, i32x4_splat(i32::MIN));
+    let magnitude = f32x4_abs(x);
+    let value = if dtype == CODE_DTYPE_FLOAT8_E4M3FN {
+        round_small_float(magnitude, 20, 0.015625, 16384.0)
+    } else {
+        round_small_float(magnitude, 21, 6.103_515_6e-5, 128.0)
+    };
+    v128_or(v128_bitselect(x, value, f32x4_ne(x, x)), sign)
+}
+
+/// The range of each row, for rows that share a scale.
+pub unsafe fn find_ranges(p: &RoundRows, context: &Context) {
+    let m = p.m as usize;
+    while let Some(tile) = context.next_tile(m.div_ceil(TILE_ROWS)) {
+        let first = tile * TILE_ROWS;
+        for row in first..(first + TILE_ROWS).min(m) {
+            let (least, largest) = p.range(row);
+            *p.ranges.add(2 * row) = least;
+            *p.ranges.add(2 * row + 1) = largest;
+        }
+    }
+}
+
+pub unsafe fn round_rows(p: &RoundRows, context: &Context) {
+    let m = p.m as usize;
+    while let Some(tile) = context.next_tile(m.div_ceil(TILE_ROWS)) {
+        let shared = p.shared_range();
+        let first = tile * TILE_ROWS;
+        for row in first..(first + TILE_ROWS).min(m) {
+            let scaling = p.scaling(row, shared);
+            *p.scales.add(row) = scaling.scale;
+            *p.zeros.add(row) = scaling.zero;
+            p.round_row(row, &scaling);
+        }
+    }
+}
+
+impl RoundRows {
+    /// Up to four values of a row, as they are seen.
+    #[inline(always)]
+    unsafe fn seen(&self, row: usize, column: usize, count: usize) -> v128 {
+        let x = load_some(self.x.at(row).add(column), count);
+        if self.half != 0 { round_to_half(x) } else { x }
+    }
+
+    /// (least, largest) value of a row that counts for its scale, zero included; NaN where one is NaN.
+    unsafe fn range(&self, row: usize) -> (f32, f32) {
+        let k = self.k as usize;
+        let limit = if self.threshold > 0.0 { self.threshold } else { f32::INFINITY };
+        let (mut least, mut largest) = (f32x4_splat(0.0), f32x4_splat(0.0));
+        for column in (0..k).step_by(4) {
+            let x = self.seen(row, column, k - column);
+            let x = if self.threshold > 0.0 {
+                v128_and(x, f32x4_lt(f32x4_abs(x), f32x4_splat(limit)))
+            } else {
+                x
+            };
+            least = f32x4_min(least, x);
+            largest = f32x4_max(largest, x);
+        }
+        (-max_lanes(f32x4_neg(least)), max_lanes(largest))
+    }
+
+    /// The range of all rows, where they share a scale.
+    unsafe fn shared_range(&self) -> Option<(f32, f32)> {
+        if self.ranges.is_null() {
+            return None;
+        }
+        let mut range = f32x4_splat(0.0);
+        for row in 0..self.m as usize {
+            let pair = v128_load64_zero(self.ranges.add(2 * row) as *const u64);
+            range = f32x4_max(range, v128_xor(pair, i32x4(i32::MIN, 0, 0, 0)));
+        }
+        Some((-f32x4_extract_lane::<0>(range), f32x4_extract_lane::<1>(range)))
+    }
+
+    unsafe fn scaling(&self, row: usize, shared: Option<(f32, f32)>) -> Scaling {
+        if self.dynamic == 0 {
+            let (scale, zero, inverse) = (self.scale, self.zero, self.inverse);
+            return Scaling { scale, zero, inverse, divide: false };
+        }
+        let (least, largest) = match shared {
+            Some(range) => range,
+            None => self.range(row),
+        };
+        let span = if self.asymmetric != 0 { largest - least } else { larger(-least, largest) };
+        let scale = larger(span / self.levels, self.least);
+        let zero = if self.asymmetric == 0 { 0.0 } else { self.zero_of(least, scale) };
+        let inverse = if scale == 0.0 {
+            0.0
+        } else if self.rounding == CODE_ROUNDING_RATIO {
+            self.levels / span
+        } else {
+            1.0 / scale
+        };
+        let divide = self.rounding == CODE_ROUNDING_QUOTIENT && scale != 0.0;
+        Scaling { scale, zero, inverse, divide }
+    }
+
+    fn zero_of(&self, least: f32, scale: f32) -> f32 {
+        let shift = if scale == 0.0 { 0.0 } else { nearest(least / scale) };
+        let zero = f32x4_max(f32x4_splat(self.lowest - shift), f32x4_splat(self.lowest));
+        f32x4_extract_lane::<0>(f32x4_min(zero, f32x4_splat(self.highest)))
+    }
+
+    unsafe fn round_row(&self, row: usize, scaling: &Scaling) {
+        let k = self.k as usize;
+        if !self.codes.is_null() {
+            let codes = self.codes.add(row * code_stride(k));
+            for column in (0..k).step_by(CODE_UNIT) {
+                let low = i32x4_trunc_sat_f32x4(self.code_values(row, column, scaling));
+                let high = i32x4_trunc_sat_f32x4(self.code_values(row, column + 4, scaling));
+                let pair = i16x8_narrow_i32x4(low, high);
+                let packed = i8x16_narrow_i16x8(pair, pair);
+                v128_store64_lane::<0>(packed, codes.add(column) as *mut u64);
+            }
+        }
+        if !self.values.is_null() {
+            let (zero, scale) = (f32x4_splat(scaling.zero), f32x4_splat(scaling.scale));
+            for column in (0..k).step_by(4) {
+                let code = self.code_values(row, column, scaling);
+                let value = f32x4_mul(f32x4_sub(code, zero), scale);
+                store_some(self.values.add(row * k + column), value, k - column);
+            }
+        }
+    }
+
+    /// The codes of four values as floats (for float8: the values of the codes); 0 beyond k.
+    #[inline(always)]
+    unsafe fn code_values(&self, row: usize, column: usize, scaling: &Scaling) -> v128 {
+        let k = self.k as usize;
+        if column >= k {
+            return f32x4_splat(0.0);
+        }
+        let left = k - column;
+        let x = self.seen(row, column, left);
+        let quotient = if scaling.divide {
+            f32x4_div(x, f32x4_splat(scaling.scale))
+        } else {
+            f32x4_mul(x, f32x4_splat(scaling.inverse))
+        };
+        let (lowest, highest) = (f32x4_splat(self.lowest), f32x4_splat(self.highest));
+        if self.dtype != CODE_DTYPE_INT8 {
+            let clamped = f32x4_min(f32x4_max(quotient, lowest), highest);
+            return round_to_float8(self.dtype, clamped);
+        }
+        let code = f32x4_add(f32x4_nearest(quotient), f32x4_splat(scaling.zero));
+        let code = f32x4_min(f32x4_max(code, lowest), highest);
+        let code = if self.marks.is_null() {
+            code
+        } else {
+            let marks = load_some(self.marks.add(column) as *const f32, left);
+            v128_and(code, u32x4_eq(marks, u32x4_splat(0)))
+        };
+        if left >= 4 { code } else { first_lanes(code, left) }
+    }
+}
+
+/// The larger of two numbers; NaN where one is NaN.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    f32x4_extract_lane::<0>(f32x4_max(f32x4_splat(a), f32x4_splat(b)))
+}
+
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    f32x4_extract_lane::<0>(f32x4_nearest(f32x4_splat(x)))
+}
+
+/// The first `count` lanes, the rest 0.
+#[inline(always)]
+fn first_lanes(v: v128, count: usize) -> v128 {
+    v128_and(v, u32x4_lt(u32x4(0, 1, 2, 3), u32x4_splat(count as u32)))
+}
