@@ -74,10 +74,15 @@ export {
   Float8WeightOnlyConfig,
   FPXWeightOnlyConfig,
   Int4WeightOnlyConfig,
+  type Int4WeightOnlyOptions,
   Int8WeightOnlyConfig,
   IntxWeightOnlyConfig,
   type TorchAoQuantType,
 } from "./src/quantization/torchao_types.ts";
+export type {
+  Int4ChooseQParamsAlgorithm,
+  Int4PackingFormat,
+} from "./src/quantization/torchao_int4.ts";
 export type {
   Float8DType,
   Granularity,

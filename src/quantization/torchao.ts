@@ -19,23 +19,22 @@ import type {
 import { skipsModule } from "./skip_modules.ts";
 import { TorchAoConfig } from "./torchao_config.ts";
 import { dequantizeZeroPoint } from "./torchao_dequantize.ts";
-import { quantizeScheme, schemeLayout } from "./torchao_schemes.ts";
+import { FORMS, quantizeScheme, schemeLayout } from "./torchao_schemes.ts";
+import { schemeJson, torchaoMetadata } from "./torchao_metadata.ts";
+import { isTorchaoCompanion, isTorchaoWeight, torchaoWeightOf } from "./torchao_parts.ts";
 import {
   describeTorchao,
-  isTorchaoCompanion,
-  isTorchaoWeight,
   readTorchao,
   readTorchaoLayout,
-  schemeJson,
   type StoredTorchao,
-  torchaoMetadata,
-  torchaoWeightOf,
   writeTorchao,
 } from "./torchao_tensors.ts";
 import {
   Float8WeightOnlyConfig,
   FPXWeightOnlyConfig,
+  INT4_PACKINGS,
   Int4WeightOnlyConfig,
+  type Int4WeightOnlyOptions,
   Int8WeightOnlyConfig,
   IntxWeightOnlyConfig,
   type TorchAoQuantType,
@@ -53,6 +52,16 @@ export const TORCHAO: Method = {
   formats: [
     format("int8wo", "int8, a scale per row"),
     format("int4wo", "int4, scale and zero per 128 weights"),
+    int4Format("int4wo_tile_packed_to_4d", "the same as tinygemm's tiles", {
+      int4PackingFormat: "TILE_PACKED_TO_4D",
+    }),
+    int4Format("int4wo_hqq", "tiles with zeros chosen by half-quadratic quantization", {
+      int4PackingFormat: "TILE_PACKED_TO_4D",
+      int4ChooseQparamsAlgorithm: "HQQ",
+    }),
+    int4Format("int4wo_plain_int32", "int4, scale and zero point per 128 weights", {
+      int4PackingFormat: "PLAIN_INT32",
+    }),
     ...[1, 2, 3, 4, 5, 6, 7].map((bits) =>
       format(`uint${bits}wo`, `${bits}-bit integers, scale and zero point per 64 weights`)
     ),
@@ -66,6 +75,11 @@ export const TORCHAO: Method = {
 
 function format(name: string, description: string) {
   return { name, description, config: () => new TorchAoConfig({ quantType: name }) };
+}
+
+function int4Format(name: string, description: string, options: Int4WeightOnlyOptions) {
+  const config = () => new TorchAoConfig({ quantType: new Int4WeightOnlyConfig(options) });
+  return { name, description, config };
 }
 
 const FLOAT: ActivationMode = { kind: "float" };
@@ -151,7 +165,8 @@ function quantTypeOf({ form, shape, bits, groupSize, table }: StoredTorchao): To
   const whole = groupSize === rows * columns ? "tensor" : groupSize;
   const granularity = groupSize === columns ? "row" : whole;
   if (form === "Int8Tensor") return new Int8WeightOnlyConfig({ granularity });
-  if (form === "Int4Tensor") return new Int4WeightOnlyConfig({ groupSize });
+  const packing = INT4_PACKINGS.find((name) => FORMS[name] === form);
+  if (packing) return new Int4WeightOnlyConfig({ groupSize, int4PackingFormat: packing });
   if (form === "IntxUnpackedToInt8Tensor") {
     return new IntxWeightOnlyConfig({ weightDtype: `int${bits}`, granularity: granularity });
   }

@@ -23,6 +23,12 @@ import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, ScaleDType, ScaleLayout } from "./quantized_tensor.ts";
 import type { EncodedWeight } from "./quantizer.ts";
 import { rounderOf, roundToEven, smallestNormal } from "./rounding.ts";
+import { chooseHqqParameters, hqqCode, MOST_INVERSE } from "./torchao_hqq.ts";
+import {
+  type Int4ChooseQParamsAlgorithm,
+  type Int4PackingFormat,
+  packScaleAndZero,
+} from "./torchao_int4.ts";
 
 const fround = Math.fround;
 
@@ -44,7 +50,12 @@ export type Scheme =
     readonly granularity: Granularity;
     readonly mapping: MappingType;
   }
-  | { readonly kind: "int4"; readonly groupSize: number }
+  | {
+    readonly kind: "int4";
+    readonly groupSize: number;
+    readonly packing: Int4PackingFormat;
+    readonly algorithm: Int4ChooseQParamsAlgorithm;
+  }
   | { readonly kind: "float8"; readonly dtype: Float8DType; readonly granularity: Granularity }
   | { readonly kind: "floatx"; readonly format: FloatxFormat };
 
@@ -70,19 +81,27 @@ export function schemeLayout(scheme: Scheme, shape: Shape, dtype: DType): Quanti
   if (shape.length !== 2) return null;
   const groupSize = groupSizeOf(shape, granularityOf(scheme));
   if (groupSize === null) return null;
-  const own = floatScale(scaleType(dtype));
+  const own = floatScale(scaleType(sourceType(scheme, dtype)));
   switch (scheme.kind) {
     case "int8":
       return integerLayout(8, groupSize, FLOAT_SCALE, null);
     case "intx":
       return integerLayout(scheme.bits, groupSize, own, isAsymmetric(scheme) ? FLOAT_SCALE : null);
     case "int4":
-      return integerLayout(4, groupSize, own, own);
+      return scheme.packing === "PLAIN_INT32"
+        ? unsignedLayout(groupSize, own)
+        : integerLayout(4, groupSize, own, own);
     case "float8":
       return tableLayout(8, float8Table(scheme.dtype), groupSize, FLOAT_SCALE);
     case "floatx":
       return tableLayout(scheme.format.bits, floatxTable(scheme.format), groupSize, own);
   }
+}
+
+/** The type that weights are rounded to before: what the kernels of packed int4 compute in. */
+function sourceType(scheme: Scheme, dtype: DType): DType {
+  if (scheme.kind !== "int4" || scheme.packing === "PLAIN") return dtype;
+  return scheme.packing === "PLAIN_INT32" && dtype === "float16" ? dtype : "bfloat16";
 }
 
 /** How many weights share a scale in this scheme. */
@@ -98,13 +117,18 @@ export async function quantizeScheme(
   dense: HostTensor,
   pause: Pause,
 ): Promise<EncodedWeight> {
-  const layout = schemeLayout(scheme, dense.shape, dense.dtype)!;
-  const ranges = await groupRanges(name, dense, layout.groupSize, pause);
-  const { scale, offset, zeroPoint, encode } = codec(scheme, ranges, dense.dtype);
-  const codes = await encodeGroups(dense, layout.groupSize, pause, encode);
+  const source = dense.cast(sourceType(scheme, dense.dtype));
+  const { shape, dtype } = source;
+  const layout = schemeLayout(scheme, shape, dtype)!;
+  const ranges = await groupRanges(name, source, layout.groupSize, pause);
+  const { encode, ...made } = isHqq(scheme)
+    ? await hqqCodec(source, layout.groupSize, ranges, pause)
+    : codec(scheme, ranges, dtype);
+  const { scale, offset } = made;
+  const codes = await encodeGroups(source, layout.groupSize, pause, encode);
   return {
     tensor: {
-      shape: [dense.shape[0], dense.shape[1]],
+      shape: [shape[0], shape[1]],
       layout,
       codes: packCodes(codes, layout.bits),
       scale: { kind: "float", values: scalesAs(layout.scale, scale) },
@@ -113,28 +137,54 @@ export async function quantizeScheme(
         values: scalesAs(layout.offset, offset ?? new Float32Array(scale.length)),
       },
     },
-    dtype: dense.dtype,
-    form: FORMS[scheme.kind],
-    verbatim: zeroPoint && zeroPointTensor(zeroPoint, dense.shape[0]),
+    dtype,
+    form: formOf(scheme),
+    verbatim: verbatimOf(made, source, layout.groupSize),
   };
 }
 
 /** What follows the module's name in the name of the zero points. */
 export const ZERO_POINT = "_weight_zero_point";
 
+/** What follows it in the name of tinygemm's scales and zeros. */
+export const SCALE_AND_ZERO = "_weight_scale_and_zero";
+
+/** What torchao stores and the layout has not: integer zero points, and what pads tiles. */
+function verbatimOf(
+  { scale, offset, zeroPoint, padding }: Omit<Codec, "encode">,
+  { shape }: HostTensor,
+  groupSize: number,
+): ReadonlyMap<string, HostTensor> | undefined {
+  if (padding && offset) {
+    const packed = packScaleAndZero(shape, groupSize, scale, offset, padding);
+    return new Map([[SCALE_AND_ZERO, packed]]);
+  }
+  return zeroPoint && zeroPointTensor(zeroPoint, shape[0]);
+}
+
 /** torchao's class of each kind of scheme; fpx has none that safetensors may hold. */
-export const FORMS: Readonly<Record<Scheme["kind"], string>> = {
-  int8: "Int8Tensor",
-  intx: "IntxUnpackedToInt8Tensor",
-  int4: "Int4Tensor",
-  float8: "Float8Tensor",
-  floatx: "FloatxTensor",
-};
+export const FORMS: Readonly<Record<Exclude<Scheme["kind"], "int4"> | Int4PackingFormat, string>> =
+  {
+    int8: "Int8Tensor",
+    intx: "IntxUnpackedToInt8Tensor",
+    PLAIN: "Int4Tensor",
+    PLAIN_INT32: "Int4PlainInt32Tensor",
+    TILE_PACKED_TO_4D: "Int4TilePackedTo4dTensor",
+    float8: "Float8Tensor",
+    floatx: "FloatxTensor",
+  };
+
+/** torchao's class of a scheme's weights. */
+export function formOf(scheme: Scheme): string {
+  return FORMS[scheme.kind === "int4" ? scheme.packing : scheme.kind];
+}
 
 interface Codec {
   readonly scale: Float32Array;
   readonly offset?: Float32Array;
   readonly zeroPoint?: Float32Array;
+  /** The scale and zero of groups that only pad a tile. */
+  readonly padding?: readonly [number, number];
   encode(group: number, values: Float32Array, codes: Uint8Array): void;
 }
 
@@ -145,7 +195,7 @@ function codec(scheme: Scheme, ranges: GroupRanges, dtype: DType): Codec {
     case "intx":
       return intxCodec(scheme.bits, scheme.mapping, ranges, dtype);
     case "int4":
-      return int4Codec(ranges, dtype);
+      return INT4_CODECS[scheme.packing](ranges, dtype);
     case "float8":
       return float8Codec(scheme.dtype, ranges, dtype);
     case "floatx":
@@ -195,9 +245,9 @@ function intxScales(
   low: number,
   high: number,
   dtype: DType,
+  least = smallestNormal(dtype),
 ): Float32Array {
   const round = rounderOf(dtype);
-  const least = smallestNormal(dtype);
   return min.map((minimum, group) => {
     const negative = Math.min(minimum, 0), positive = Math.max(max[group], 0);
     let scale = round(Math.max(-negative, positive) / ((high - low) / 2));
@@ -226,6 +276,67 @@ function int4Codec({ min, max }: GroupRanges, dtype: DType): Codec {
   };
   return { scale: exact.map(round), offset: zero.map(round), encode };
 }
+
+/** Everything in the weight's type, bfloat16; the range need not hold 0. */
+function tinygemmCodec({ min, max }: GroupRanges, dtype: DType): Codec {
+  const round = rounderOf(dtype);
+  const least = smallestNormal(dtype);
+  const scale = min.map((low, group) => Math.max(round(round(max[group] - low) / 15), least));
+  const offset = min.map((low, group) => round(low + scale[group] * 8));
+  const encode: Codec["encode"] = (group, values, codes) => {
+    const low = round(offset[group] - scale[group] * 8);
+    for (let index = 0; index < values.length; index++) {
+      const steps = round(round(values[index] - low) / scale[group]);
+      codes[index] = clamp(roundToEven(steps), 0, 15);
+    }
+  };
+  return { scale, offset, padding: [least, least * 8], encode };
+}
+
+function isHqq(scheme: Scheme): boolean {
+  return scheme.kind === "int4" && scheme.algorithm === "HQQ";
+}
+
+/** Tiles whose zeros were searched for, in steps of a scale; tinygemm wants them as weights. */
+async function hqqCodec(
+  dense: HostTensor,
+  groupSize: number,
+  ranges: GroupRanges,
+  pause: Pause,
+): Promise<Codec> {
+  const { inverse, zero } = await chooseHqqParameters(dense, groupSize, ranges, pause);
+  const round = rounderOf(dense.dtype);
+  const scale = inverse.map((size) => 1 / size);
+  const offset = zero.map((steps, group) => round(fround(8 - steps) * scale[group]));
+  const least = fround(1 / MOST_INVERSE);
+  const encode: Codec["encode"] = (group, values, codes) => {
+    for (let index = 0; index < values.length; index++) {
+      codes[index] = hqqCode(values[index], inverse[group], zero[group]);
+    }
+  };
+  return { scale: scale.map(round), offset, padding: [round(least), round(8 * least)], encode };
+}
+
+/** Asymmetric with an integer zero point, codes 0 to 15. */
+function plainInt32Codec(ranges: GroupRanges, dtype: DType): Codec {
+  const round = rounderOf(dtype);
+  const scale = intxScales("ASYMMETRIC", ranges, 0, 15, dtype, round(1e-6));
+  const zeroPoint = ranges.min.map((min, group) => {
+    return clamp(-roundToEven(round(Math.min(min, 0) / scale[group])), 0, 15);
+  });
+  const encode: Codec["encode"] = (group, values, codes) => {
+    const inverse = round(1 / scale[group]);
+    for (let index = 0; index < values.length; index++) {
+      const steps = roundToEven(round(values[index] * inverse)) + zeroPoint[group];
+      codes[index] = clamp(steps, 0, 15);
+    }
+  };
+  return { scale, zeroPoint, offset: offsetsOf(zeroPoint, scale), encode };
+}
+
+const INT4_CODECS: Readonly<
+  Record<Int4PackingFormat, (ranges: GroupRanges, dtype: DType) => Codec>
+> = { PLAIN: int4Codec, PLAIN_INT32: plainInt32Codec, TILE_PACKED_TO_4D: tinygemmCodec };
 
 function float8Codec(float8: Float8DType, ranges: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
@@ -288,6 +399,12 @@ export function integerLayout(
   offset: ScaleLayout | null,
 ): QuantizedLayout {
   return { bits, value: { kind: "integer", zeroPoint: 2 ** (bits - 1) }, groupSize, scale, offset };
+}
+
+/** 4-bit codes from 0, with an integer zero point for each group. */
+export function unsignedLayout(groupSize: number, scale: ScaleLayout): QuantizedLayout {
+  const value = { kind: "integer", zeroPoint: 0 } as const;
+  return { bits: 4, value, groupSize, scale, offset: FLOAT_SCALE };
 }
 
 /** Codes that look values up. */

@@ -7,6 +7,7 @@ import { HalftoneError } from "../errors.ts";
 import { floatxFormat } from "./floatx.ts";
 import { plainNumber, plainText } from "./plain_values.ts";
 import type { JsonValue } from "./python_json.ts";
+import type { Int4ChooseQParamsAlgorithm, Int4PackingFormat } from "./torchao_int4.ts";
 import type { Float8DType, Granularity, MappingType, Scheme } from "./torchao_schemes.ts";
 
 /** A config object of torchao: what weights become. */
@@ -39,28 +40,46 @@ export class Int8WeightOnlyConfig implements TorchAoQuantType {
   }
 }
 
-/** Int4WeightOnlyConfig of torchao with plain packing: int4 with a float zero per group. */
+/** What an Int4WeightOnlyConfig may be given; the names are torchao's in camelCase. */
+export interface Int4WeightOnlyOptions {
+  /** Columns that share a scale: 256, 128 (default), 64 or 32. */
+  readonly groupSize?: number;
+  /** Where the codes lie: "PLAIN" (default), "PLAIN_INT32" or "TILE_PACKED_TO_4D". */
+  readonly int4PackingFormat?: Int4PackingFormat;
+  /** "TINYGEMM" (default): from the range of a group; "HQQ": zeros searched for, only for tiles. */
+  readonly int4ChooseQparamsAlgorithm?: Int4ChooseQParamsAlgorithm;
+}
+
+/** Int4WeightOnlyConfig of torchao: int4 with a zero per group. */
 export class Int4WeightOnlyConfig implements TorchAoQuantType {
   /** torchao's name of the class. */
   readonly type = "Int4WeightOnlyConfig";
   /** What it makes. */
   readonly scheme: Scheme;
 
-  /** `groupSize`: 256, 128 (default), 64 or 32. */
-  constructor({ groupSize = 128 }: { groupSize?: number } = {}) {
+  /** Throws `quantization_config`, or `unsupported` for a packing that no checkpoint holds. */
+  constructor(options: Int4WeightOnlyOptions = {}) {
+    const { groupSize = 128, int4PackingFormat: packing = "PLAIN" } = options;
+    const { int4ChooseQparamsAlgorithm: algorithm = "TINYGEMM" } = options;
     if (![256, 128, 64, 32].includes(groupSize)) {
       throw invalid("group_size", groupSize, "256, 128, 64 or 32");
     }
-    this.scheme = { kind: "int4", groupSize };
+    expectOneOf("int4_packing_format", packing, INT4_PACKINGS);
+    expectOneOf("int4_choose_qparams_algorithm", algorithm, INT4_ALGORITHMS);
+    if (algorithm === "HQQ" && packing !== "TILE_PACKED_TO_4D") {
+      throw invalid("int4_packing_format", packing, "TILE_PACKED_TO_4D, the only one for HQQ");
+    }
+    this.scheme = { kind: "int4", groupSize, packing, algorithm };
   }
 
   /** torchao's dictionary. */
   toDict(): { readonly [key: string]: JsonValue } {
+    const { groupSize, packing, algorithm } = this.scheme as Scheme & { kind: "int4" };
     return object(this.type, 2, {
-      group_size: (this.scheme as Scheme & { kind: "int4" }).groupSize,
+      group_size: groupSize,
       set_inductor_config: true,
-      int4_packing_format: tag("Int4PackingFormat", "PLAIN"),
-      int4_choose_qparams_algorithm: tag("Int4ChooseQParamsAlgorithm", "TINYGEMM"),
+      int4_packing_format: tag("Int4PackingFormat", packing),
+      int4_choose_qparams_algorithm: tag("Int4ChooseQParamsAlgorithm", algorithm),
       int4_tile_packed_ntile: 8,
     });
   }
@@ -162,6 +181,14 @@ export class FPXWeightOnlyConfig implements TorchAoQuantType {
   }
 }
 
+/** All packings that a checkpoint may have. */
+export const INT4_PACKINGS: readonly Int4PackingFormat[] = [
+  "PLAIN",
+  "PLAIN_INT32",
+  "TILE_PACKED_TO_4D",
+];
+const INT4_ALGORITHMS: readonly Int4ChooseQParamsAlgorithm[] = ["TINYGEMM", "HQQ"];
+
 const MAPPING_TYPES: readonly MappingType[] = [
   "SYMMETRIC",
   "SYMMETRIC_NO_CLIPPING_ERR",
@@ -237,9 +264,7 @@ export function quantTypeOfDict(dict: Json): TorchAoQuantType {
       }
       return new Int8WeightOnlyConfig({ granularity: granularityOfJson(data.granularity) });
     case "Int4WeightOnlyConfig":
-      expectTag(data, "int4_packing_format", "PLAIN");
-      expectTag(data, "int4_choose_qparams_algorithm", "TINYGEMM");
-      return new Int4WeightOnlyConfig({ groupSize: numberOf(data.group_size) });
+      return int4OfData(data);
     case "IntxWeightOnlyConfig":
       expectTag(data, "intx_packing_format", "UNPACKED_TO_INT8");
       expectTag(data, "intx_choose_qparams_algorithm", "AFFINE");
@@ -261,6 +286,26 @@ export function quantTypeOfDict(dict: Json): TorchAoQuantType {
   }
   if (/Dynamic|Static/.test(plainText(type))) throw dynamic(plainText(type));
   throw invalid("quant_type", type, "a weight-only config of torchao");
+}
+
+function int4OfData(data: Json): TorchAoQuantType {
+  expectNumber(data, "int4_tile_packed_ntile", 8);
+  return new Int4WeightOnlyConfig({
+    groupSize: numberOf(data.group_size),
+    int4PackingFormat: nameOf(data.int4_packing_format) as Int4PackingFormat | undefined,
+    int4ChooseQparamsAlgorithm: nameOf(data.int4_choose_qparams_algorithm) as undefined,
+  });
+}
+
+/** An entry of an enumeration as torchao spells it; its values are the same in small letters. */
+function nameOf(value: unknown): string | undefined {
+  const found = tagOf(value);
+  return found === undefined ? undefined : plainText(found).toUpperCase();
+}
+
+function expectNumber(data: Json, field: string, expected: number): void {
+  const found = numberOf(data[field]) ?? expected;
+  if (found !== expected) throw unsupported(field, found, `${expected}`);
 }
 
 function numberOf(value: unknown): number | undefined {
@@ -292,7 +337,19 @@ function checkedGranularity(granularity: Granularity): Granularity {
 function expectTag(data: Json, field: string, expected: string): void {
   const found = tagOf(data[field]);
   if (found === undefined || plainText(found).toUpperCase() === expected) return;
-  throw new HalftoneError("unsupported", "Cannot use a torchao config", { field, found, expected });
+  throw unsupported(field, found, expected);
+}
+
+function expectOneOf(field: string, found: string, expected: readonly string[]): void {
+  if (!expected.includes(found)) throw unsupported(field, found, expected.join(", "));
+}
+
+function unsupported(field: string, found: unknown, expected: string): HalftoneError {
+  return new HalftoneError("unsupported", "Cannot use a torchao config", {
+    field,
+    found,
+    expected,
+  });
 }
 
 function tagOf(value: unknown): unknown {

@@ -1,8 +1,13 @@
 """Goldens of torchao: `current` with torchao 0.18 (and Diffusers), `legacy` with torchao 0.13, the last with fpx and uintx.
 
 python make_torchao_goldens.py current|legacy     (each in an environment with that version)
-Writes torchao.json or torchao_legacy.json: the first 24 digits of the SHA-256 of every
+python make_torchao_goldens.py int4 PYTORCH       (as `current`, with a checkout of PyTorch's source)
+Writes torchao.json, torchao_legacy.json or torchao_int4.json: the first 24 digits of the SHA-256 of every
 tensor that the library makes of quantizer_inputs.
+
+`int4` makes the packings that torchao has for GPUs only. Its own code runs on the CPU, but for the op that lays codes
+out: that is PyTorch's CUDA kernel (tinygemm_kernel.py), and for XPU the four bytes of a word as they are, which is all
+that WeightInt4PackKernel.cpp of torch-xpu-ops does. So HQQ computes in float32 here, where CUDA takes float16.
 """
 
 import hashlib
@@ -89,6 +94,54 @@ def current():
     write("torchao", {"configs": configs, "headers": headers, "cases": cases, "models": models(schemes)})
 
 
+def int4(pytorch):
+    import inspect
+
+    import tinygemm_kernel
+    from torchao.core.config import config_to_dict
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    from torchao.quantization import Int4WeightOnlyConfig, quantize_
+    from torchao.quantization.quantize_.workflows import Int4ChooseQParamsAlgorithm, Int4PackingFormat
+    plain32 = importlib.import_module("torchao.quantization.quantize_.workflows.int4.int4_plain_int32_tensor")
+    tiles = tinygemm_kernel.register(pytorch)
+    torch.cuda.get_device_capability = lambda *_: (8, 0)
+    as_words = {"_convert_weight_to_int4pack(": "PACK(", '"xpu"': '"cpu"', "torch.ops.aten.PACK(": "PACK("}
+    text = inspect.getsource(plain32._from_hp_xpu)
+    for found, other in as_words.items():
+        text = text.replace(found, other)
+    plain32.PACK = lambda weight, _: weight.view(torch.int32)
+    exec(text, plain32.__dict__)
+    plain32._from_hp = plain32._from_hp_xpu
+    plain32.Int4PlainInt32Tensor.from_hp = classmethod(plain32._from_hp_xpu)
+
+    schemes = {}
+    for size in (128, 32):
+        packed = {"group_size": size, "int4_packing_format": Int4PackingFormat.TILE_PACKED_TO_4D}
+        schemes[f"tile_packed_{size}"] = Int4WeightOnlyConfig(**packed)
+        schemes[f"hqq_{size}"] = Int4WeightOnlyConfig(**packed,
+                                                      int4_choose_qparams_algorithm=Int4ChooseQParamsAlgorithm.HQQ)
+        schemes[f"plain_int32_{size}"] = Int4WeightOnlyConfig(group_size=size, int4_packing_format=Int4PackingFormat.PLAIN_INT32)
+    cases, headers = [], {}
+    for source, weight in typed_inputs().items():
+        for name, config in schemes.items():
+            half = weight.dtype == torch.bfloat16 or (weight.dtype == torch.float16 and name.startswith("plain"))
+            if not half or weight.shape[1] % config.group_size:
+                continue
+            model = linear_of(weight)
+            quantize_(model, config)
+            tensors, metadata = flatten_tensor_state_dict(model.state_dict())
+            if source == "normal.bfloat16":
+                headers[name] = metadata["0.weight"]
+            cases.append({"input": source, "scheme": name,
+                          "sha256": {key.removeprefix("0._weight_"): sha256(value) for key, value in tensors.items()}})
+    configs = {name: config_to_dict(config) for name, config in schemes.items()}
+    # HQQ takes the power 0.7 - 1 of errors, and the last bit of each counts.
+    bases = torch.tensor([(i * 7919 % 20011 + 1) / 4096 * 2.0 ** -(i % 40) for i in range(4096)])
+    powers = sha256(torch.pow(bases, 0.7 - 1))
+    write("torchao_int4", {"configs": configs, "headers": headers, "powers": powers, "cases": cases})
+    del tiles
+
+
 def models(schemes):
     """The tiny transformer, quantized and saved by Diffusers."""
     from diffusers import FluxTransformer2DModel, TorchAoConfig
@@ -146,4 +199,4 @@ def write(name, content):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"current": current, "legacy": legacy}[sys.argv[1]]()
+    {"current": current, "legacy": legacy, "int4": int4}[sys.argv[1]](*sys.argv[2:])

@@ -214,11 +214,11 @@ test("configs that torchao or Diffusers refuse are refused, and what is not supp
   await assertFails(() => dict({ a: {}, default: {} }), "quantization_config", /default/);
   const grouped = { _type: "Int8WeightOnlyConfig", _data: { group_size: 128 } };
   await assertFails(() => dict({ default: grouped }), "quantization_config", /PerGroup/);
-  const packed = {
+  const hqq = {
     _type: "Int4WeightOnlyConfig",
-    _data: { int4_packing_format: { _type: "Int4PackingFormat", _data: "TILE_PACKED_TO_4D" } },
+    _data: { int4_choose_qparams_algorithm: { _type: "Int4ChooseQParamsAlgorithm", _data: "HQQ" } },
   };
-  await assertFails(() => dict({ default: packed }), "unsupported", /PLAIN/);
+  await assertFails(() => dict({ default: hqq }), "quantization_config", /TILE_PACKED_TO_4D/);
 });
 
 test("skip lists match as Diffusers' torchao quantizer does", () => {
@@ -267,7 +267,7 @@ test("damaged weights are named: no description, another block size, a missing s
 
 test("every torchao format of the command line quantizes", async () => {
   const formats = quantizeFormats().filter(({ fullName }) => fullName.startsWith("torchao:"));
-  assert.equal(formats.length, 16);
+  assert.equal(formats.length, 19);
   const dense = inputs.get("weights.bfloat16")!;
   for (const { config } of formats) {
     const quantizer = quantizerOf(config());
