@@ -5,6 +5,7 @@
 //! result does not depend on how the tiles are cut.
 
 use crate::control::Context;
+use crate::microkernel::multiply_6x8;
 use crate::simd::*;
 
 pub const K_BLOCK: usize = 256;
@@ -166,10 +167,7 @@ pub unsafe fn accumulate(
 }
 
 /// C [MR, NR] (rows `stride` apart) = (C when `add`) + strip [count][MR] x panel [count][NR].
-///
-/// Twelve sums, two columns of B and one value of A: the 15 registers engines leave free on x86. The loop
-/// takes one k at a time; unrolled, LLVM chains the steps of each sum and its registers spill.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn kernel(
     strip: *const f32,
     panel: *const f32,
@@ -178,28 +176,7 @@ pub unsafe fn kernel(
     stride: usize,
     add: bool,
 ) {
-    let mut acc = [[f32x4_splat(0.0); 2]; MR];
-    let (mut a, mut b) = (strip, panel);
-    for _ in 0..count {
-        let (b0, b1) = (load(b), load(b.add(4)));
-        for r in 0..MR {
-            let x = v128_load32_splat(a.add(r) as *const u32);
-            acc[r][0] = madd(x, b0, acc[r][0]);
-            acc[r][1] = madd(x, b1, acc[r][1]);
-        }
-        a = a.add(MR);
-        b = b.add(NR);
-    }
-    for r in 0..MR {
-        let to = c.add(r * stride);
-        if add {
-            store(to, f32x4_add(load(to), acc[r][0]));
-            store(to.add(4), f32x4_add(load(to.add(4)), acc[r][1]));
-        } else {
-            store(to, acc[r][0]);
-            store(to.add(4), acc[r][1]);
-        }
-    }
+    multiply_6x8(strip, panel, count, c, stride, add);
 }
 
 /// A row of zeros for what lies outside.

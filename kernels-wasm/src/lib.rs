@@ -5,7 +5,7 @@
 //! worker computes it, so a run gives the same bytes for any number of threads.
 
 #![no_std]
-#![feature(stdarch_wasm_atomic_wait)]
+#![feature(asm_experimental_arch, stdarch_wasm_atomic_wait)]
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments, clippy::needless_range_loop)]
 
 mod activations;
@@ -20,6 +20,7 @@ mod linear;
 mod linear_int8;
 mod math;
 mod matmul;
+mod microkernel;
 mod norm;
 mod opcodes;
 mod rope;
