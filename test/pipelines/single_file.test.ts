@@ -35,10 +35,15 @@ async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
 }
 
 /** Writes a component of the model as a GGUF file, under the names other tools use. */
-async function writeGgufOf(component: string, path: string, quantType: GgufMix): Promise<string> {
+async function writeGgufOf(
+  component: string,
+  path: string,
+  quantType: GgufMix,
+  linearNames?: (name: string) => boolean,
+): Promise<string> {
   const opened = await openCheckpoint(`${FOLDER}/${component}`);
   const { architecture, checkpoint } = ggufFileOf(opened);
-  await quantizeToGguf(checkpoint, path, { quantType, architecture });
+  await quantizeToGguf(checkpoint, path, { quantType, architecture, linearNames });
   await opened.close();
   return path;
 }
@@ -51,9 +56,11 @@ async function picture(options: FluxPipelineOptions, model = FOLDER): Promise<Ho
 for (const quantType of ["Q8_0", "Q4_0", "Q5_1", "IQ4_NL"] as const) {
   test(`GGUF files in ${quantType} give the picture that quantizing on the fly gives`, async () => {
     await inFolder(async (folder) => {
+      // A file has a quantized embedding; while loading it stays dense.
+      const isLinear = (name: string) => name !== "token_embd.weight";
       const files = {
         transformer: await writeGgufOf("transformer", `${folder}/flux.gguf`, quantType),
-        textEncoder2: await writeGgufOf("text_encoder_2", `${folder}/t5.gguf`, quantType),
+        textEncoder2: await writeGgufOf("text_encoder_2", `${folder}/t5.gguf`, quantType, isLinear),
       };
       const onTheFly = parseQuantizeFlags([`gguf:${quantType}`]);
       const expected = await picture({ quantizationConfig: onTheFly });
@@ -62,6 +69,19 @@ for (const quantType of ["Q8_0", "Q4_0", "Q5_1", "IQ4_NL"] as const) {
     });
   });
 }
+
+test("a T5 file with a quantized embedding runs", async () => {
+  await inFolder(async (folder) => {
+    const textEncoder2 = await writeGgufOf("text_encoder_2", `${folder}/t5.gguf`, "Q8_0");
+    const file = await openCheckpoint(textEncoder2);
+    assert.equal(file.entries.get("token_embd.weight")?.ggufType, "Q8_0");
+    await file.close();
+    const [found, expected] = [await picture({ textEncoder2 }), await picture({})];
+    const [a, b] = [found.toFloat32(), expected.toFloat32()];
+    const distance = Math.hypot(...a.map((value, i) => value - b[i])) / Math.hypot(...b);
+    assert.ok(distance > 0 && distance < 0.01, `${distance}`);
+  });
+});
 
 for (const name of ["heads_of_32", "dev"]) {
   test(`a dense single file under other names gives the picture of the folder: ${name}`, async () => {
