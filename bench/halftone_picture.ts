@@ -1,59 +1,54 @@
-/**
- * Times a whole picture with halftone; prints one JSON object. The counterpart of
- * peers/diffusers_picture.py, with the same options.
- *
- *     deno run -A bench/halftone_picture.ts FOLDER [--width 128] [--height 128] [--steps 4]
- *         [--seed 0] [--threads 1] [--repeats 3] [--max-sequence-length 32] [--prompt TEXT]
- *         [--backend wasm] [--dtype float32] [--quantize METHOD:FORMAT] [--save FILE.png]
- */
+/** halftone drawing whole pictures, as a contender; peers/torch_peer.py draws the same. */
 
-import { parseArgs } from "node:util";
 import { FluxPipeline } from "../src/pipelines/flux.ts";
-import type { WeightDType } from "../src/quantization/weights.ts";
+import type { PipelineImage } from "../src/pipelines/image.ts";
 import { parseQuantizeFlags } from "../src/quantization/formats.ts";
+import { runtimeName, runtimeVersion } from "../src/runtime/system.ts";
+import { type Contender, timed } from "./suite/measure.ts";
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    prompt: { type: "string", default: "a red star above a blue house on a white background" },
-    width: { type: "string", default: "128" },
-    height: { type: "string", default: "128" },
-    steps: { type: "string", default: "4" },
-    seed: { type: "string", default: "0" },
-    threads: { type: "string", default: "1" },
-    repeats: { type: "string", default: "3" },
-    "max-sequence-length": { type: "string", default: "32" },
-    backend: { type: "string", default: "wasm" },
-    dtype: { type: "string" },
-    quantize: { type: "string", multiple: true, default: [] },
-    save: { type: "string" },
-  },
-});
-
-const began = performance.now();
-await using pipeline = await FluxPipeline.fromPretrained(positionals[0]!, {
-  backend: values.backend as "wasm" | "reference",
-  threads: Number(values.threads),
-  dtype: values.dtype as WeightDType | undefined,
-  quantizationConfig: parseQuantizeFlags(values.quantize),
-});
-const loadSeconds = (performance.now() - began) / 1000;
-const repeats: unknown[] = [];
-let peak = 0;
-for (let repeat = 0; repeat < Number(values.repeats); repeat++) {
-  const started = performance.now();
-  const { images, timings, memory } = await pipeline.generate({
-    prompt: values.prompt,
-    width: Number(values.width),
-    height: Number(values.height),
-    numInferenceSteps: Number(values.steps),
-    seed: Number(values.seed),
-    maxSequenceLength: Number(values["max-sequence-length"]),
-  });
-  const seconds = (performance.now() - started) / 1000;
-  const { text, denoise, decode, plan, load } = timings;
-  repeats.push({ seconds, text, transformer: denoise, decode, plan, load });
-  peak = memory.peak;
-  if (values.save !== undefined) await images[0]!.save(values.save);
+/** The picture. */
+export interface PictureRequest {
+  /** A model's folder. */
+  readonly model: string;
+  readonly threads: number;
+  /** Pixels. */
+  readonly width: number;
+  readonly height: number;
+  readonly steps: number;
 }
-console.log(JSON.stringify({ load_seconds: loadSeconds, repeats, peak_bytes: peak }));
+
+const TEXT_TOKENS = 32;
+
+/** A pipeline that draws the picture once a run, each time of another prompt: none is known before. */
+export async function openPicture(
+  name: string,
+  { model, threads, width, height, steps }: PictureRequest,
+  quantize: readonly string[] = [],
+): Promise<Contender> {
+  const quantizationConfig = parseQuantizeFlags(quantize);
+  const pipeline = await FluxPipeline.fromPretrained(model, {
+    backend: "wasm",
+    threads,
+    quantizationConfig,
+  });
+  let image: PipelineImage;
+  return {
+    name,
+    version: `${runtimeName()} ${runtimeVersion()}`,
+    settings: { threads, quantize },
+    run: (round) =>
+      timed(async () => {
+        const { images } = await pipeline.generate({
+          prompt: `a red star above a blue house ${round}`,
+          width,
+          height,
+          numInferenceSteps: steps,
+          maxSequenceLength: TEXT_TOKENS,
+          seed: 0,
+        });
+        image = images[0]!;
+      }),
+    output: () => Promise.resolve(Float32Array.from(image.pixels, (value) => value / 255)),
+    close: () => pipeline.dispose(),
+  };
+}

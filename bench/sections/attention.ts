@@ -1,0 +1,56 @@
+/** Attention at FLUX.1's width and 512 x 512 pixels, two threads, beside PyTorch's. */
+
+import { oneProgram, programContender } from "../one_program.ts";
+import { openTorch } from "../peers/torch.ts";
+import { compare, type Contender } from "../suite/measure.ts";
+import type { Section } from "../suite/section.ts";
+import { attention as attentionOp } from "../../src/ops/builders.ts";
+import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { randomFloats } from "../weight_cases.ts";
+
+/** 1,024 image tokens and 256 of text. */
+const TOKENS = 1280;
+const HEADS = 24;
+const HEAD_DIM = 128;
+const THREADS = 2;
+const SIZE = TOKENS * HEADS * HEAD_DIM;
+
+/** The section. */
+export const attention: Section = {
+  about: "attention, 1,280 tokens x 24 heads x 128, two threads",
+  perRuntime: true,
+  run: async ({ rounds, python }) => {
+    const qkv = randomFloats(3 * SIZE);
+    const words = ["attention", TOKENS, HEADS, HEAD_DIM, THREADS];
+    const comparison = await compare({
+      name: "attention",
+      threads: THREADS,
+      operations: 4 * TOKENS * TOKENS * HEADS * HEAD_DIM,
+      rounds,
+      subjects: ["halftone"],
+      sameWork: true,
+    }, [
+      { name: "halftone", open: () => openAttention(qkv) },
+      { name: "torch", open: () => openTorch("torch", python, words, [qkv]) },
+    ]);
+    return { comparisons: [comparison] };
+  },
+};
+
+async function openAttention(qkv: Float32Array): Promise<Contender> {
+  const shape = [TOKENS, HEADS * HEAD_DIM];
+  const opened = await oneProgram(
+    (graph) => {
+      const [q, k, v] = ["q", "k", "v"].map((name) => graph.input(name, shape));
+      const options = { heads: HEADS, scale: 1 / Math.sqrt(HEAD_DIM) };
+      graph.output("y", attentionOp(q!, k!, v!, options));
+    },
+    {},
+    { threads: THREADS },
+  );
+  for (const [index, name] of ["q", "k", "v"].entries()) {
+    const part = qkv.slice(index * SIZE, (index + 1) * SIZE);
+    opened.program.write(name, HostTensor.fromFloat32(part, shape));
+  }
+  return programContender("halftone", opened, { threads: THREADS });
+}

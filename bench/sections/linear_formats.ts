@@ -1,0 +1,33 @@
+/** What weight-only formats cost a linear layer, against float32 weights. */
+
+import { linearOperations, openLinear } from "../one_program.ts";
+import { compare } from "../suite/measure.ts";
+import type { Section } from "../suite/section.ts";
+import { weightCases } from "../weight_cases.ts";
+
+const SHAPE = { m: 768, k: 3072, n: 3072 };
+const THREADS = 1;
+
+/** The section. */
+export const linearFormats: Section = {
+  about: "linear 768 x 3072 x 3072 by weight format, one thread",
+  perRuntime: true,
+  run: async ({ rounds }) => {
+    const cases = weightCases(SHAPE.k);
+    const comparison = await compare(
+      {
+        name: "weight formats",
+        threads: THREADS,
+        operations: linearOperations(SHAPE),
+        rounds,
+        subjects: cases.map(({ name }) => name).filter((name) => name !== "float32"),
+        sameWork: false,
+      },
+      cases.map((form) => ({
+        name: form.name,
+        open: () => openLinear(form.name, SHAPE, form, { threads: THREADS }),
+      })),
+    );
+    return { comparisons: [comparison] };
+  },
+};

@@ -1,0 +1,95 @@
+/**
+ * Contenders in processes of their own. The child prints one JSON line `{ "version", "settings" }` when it
+ * is ready; then it answers each line: `run N` with `{ "wall", "processor" }` in seconds, `output FILE` by
+ * writing its last result there as raw float32 and printing `{}`.
+ */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Contender, Sample } from "./measure.ts";
+
+/** Starts a child and waits until it is ready; throws what it wrote to stderr when it ends before. */
+export async function startChild(
+  name: string,
+  command: string,
+  words: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+): Promise<Contender> {
+  const child = new Child(command, words, environment);
+  const { version, settings } = await child.answer() as {
+    version: string;
+    settings?: Record<string, unknown>;
+  };
+  return {
+    name,
+    version,
+    settings,
+    run: async (round) => await child.ask(`run ${round}`) as Sample,
+    output: () => child.output(),
+    close: () => child.end(),
+  };
+}
+
+class Child {
+  readonly #process: ChildProcess;
+  readonly #lines: string[] = [];
+  #errors = "";
+  #ended = false;
+  #wake: () => void = () => {};
+
+  constructor(
+    command: string,
+    words: readonly string[],
+    environment: Readonly<Record<string, string>>,
+  ) {
+    const env = { ...process.env, ...environment };
+    this.#process = spawn(command, words, { env, stdio: ["pipe", "pipe", "pipe"] });
+    this.#process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
+    const lines = createInterface({ input: this.#process.stdout! });
+    lines.on("line", (line) => {
+      if (!line.startsWith("{")) return; // libraries print what they like
+      this.#lines.push(line);
+      this.#wake();
+    });
+    this.#process.on("error", (error) => this.#end(error.message));
+    this.#process.on("close", (code) => this.#end(`it ended with code ${code}`));
+  }
+
+  #end(reason: string): void {
+    this.#ended = true;
+    this.#errors += `\n${reason}`;
+    this.#wake();
+  }
+
+  async answer(): Promise<unknown> {
+    while (this.#lines.length === 0) {
+      if (this.#ended) throw new Error(this.#errors.trim().split("\n").slice(-2).join("; "));
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+    return JSON.parse(this.#lines.shift()!);
+  }
+
+  async ask(line: string): Promise<unknown> {
+    this.#process.stdin!.write(`${line}\n`);
+    return await this.answer();
+  }
+
+  async output(): Promise<Float32Array> {
+    const folder = mkdtempSync(join(tmpdir(), "halftone-bench-"));
+    try {
+      const path = join(folder, "output.f32");
+      await this.ask(`output ${path}`);
+      return new Float32Array(Uint8Array.from(readFileSync(path)).buffer);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#process.stdin!.end();
+    while (!this.#ended) await new Promise<void>((resolve) => this.#wake = resolve);
+  }
+}

@@ -1,0 +1,124 @@
+/** Random weights in the stored forms that matter; only their time counts. */
+
+import type { StoredWeight } from "../src/backends/backend.ts";
+import type { ActivationMode } from "../src/ops/activation_mode.ts";
+import type { WeightFormat } from "../src/plan/plan.ts";
+import { packedBytes } from "../src/quantization/codes.ts";
+import { groupCount } from "../src/quantization/layout_bytes.ts";
+import type {
+  QuantizedLayout,
+  ScaleData,
+  ScaleLayout,
+} from "../src/quantization/quantized_tensor.ts";
+import { HostTensor } from "../src/tensor/host_tensor.ts";
+
+/** A stored form and how a linear layer treats its activations. */
+export interface WeightCase {
+  readonly name: string;
+  readonly format: WeightFormat;
+  readonly activations: ActivationMode;
+}
+
+const NF4_TABLE = Float32Array.from({ length: 16 }, (_, code) => Math.tanh((code - 7.5) / 5));
+const float: ActivationMode = { kind: "float" };
+
+function quantized(layout: Partial<QuantizedLayout>): WeightFormat {
+  const scale = { kind: "float", dtype: "float32" } as const;
+  const value = { kind: "integer", zeroPoint: 8 } as const;
+  return {
+    kind: "quantized",
+    layout: { bits: 4, value, groupSize: 64, scale, offset: null, ...layout },
+  };
+}
+
+/** Integer codes whose group scales are codes themselves, one float per 256 weights. */
+function twoLevel(bits: number, groupSize: number, scaleBits: number, offset: boolean) {
+  const scale = {
+    kind: "coded",
+    bits: scaleBits,
+    value: { kind: "integer", zeroPoint: 0 },
+    superGroupSize: 256 / groupSize,
+    superDtype: "float16",
+  } as const;
+  const value = { kind: "integer", zeroPoint: offset ? 0 : 1 << (bits - 1) } as const;
+  return quantized({ bits, value, groupSize, scale, offset: offset ? scale : null });
+}
+
+/** The cases, for weights of k columns. */
+export function weightCases(k: number): WeightCase[] {
+  const table = { kind: "table", table: NF4_TABLE } as const;
+  const row = quantized({ bits: 8, value: { kind: "integer", zeroPoint: 128 }, groupSize: k });
+  const fp8 = { kind: "table", table: new Float32Array(256).map((_, code) => code / 128) } as const;
+  const outliers: ActivationMode = { kind: "llm_int8", threshold: 6 };
+  return [
+    { name: "float32", format: { kind: "dense", dtype: "float32" }, activations: float },
+    { name: "bfloat16", format: { kind: "dense", dtype: "bfloat16" }, activations: float },
+    { name: "nf4", format: quantized({ value: table }), activations: float },
+    { name: "int4 group 32", format: quantized({ groupSize: 32 }), activations: float },
+    { name: "Q4_K", format: twoLevel(4, 32, 6, true), activations: float },
+    { name: "Q5_K", format: twoLevel(5, 32, 6, true), activations: float },
+    { name: "Q6_K", format: twoLevel(6, 16, 8, false), activations: float },
+    { name: "Q2_K", format: twoLevel(2, 16, 4, true), activations: float },
+    {
+      name: "fp8 table",
+      format: quantized({ bits: 8, value: fp8, groupSize: k }),
+      activations: float,
+    },
+    { name: "int8 row", format: row, activations: float },
+    { name: "llm_int8", format: row, activations: outliers },
+  ];
+}
+
+/** The case of a name. */
+export function weightCase(name: string, k: number): WeightCase {
+  const found = weightCases(k).find((one) => one.name === name);
+  if (!found) throw new Error(`no weight case is called ${name}`);
+  return found;
+}
+
+/** Random codes and scales. */
+export function randomWeight(shape: readonly number[], format: WeightFormat): StoredWeight {
+  if (format.kind === "dense") {
+    const size = shape.reduce((product, length) => product * length, 1);
+    const values = HostTensor.fromFloat32(randomFloats(size), shape);
+    return { kind: "dense", tensor: values.cast(format.dtype) };
+  }
+  const { layout } = format;
+  const [rows, columns] = shape as [number, number];
+  const groups = groupCount([rows, columns], layout);
+  const tensor = {
+    shape: [rows, columns] as const,
+    layout,
+    codes: randomBytes(packedBytes(rows * columns, layout.bits)),
+    scale: randomScale(layout.scale, groups),
+    offset: layout.offset && randomScale(layout.offset, groups),
+  };
+  return { kind: "quantized", tensor };
+}
+
+function randomScale(layout: ScaleLayout, groups: number): ScaleData {
+  if (layout.kind === "float") {
+    return { kind: "float", values: HostTensor.fromFloat32(randomFloats(groups)) };
+  }
+  const supers = HostTensor.fromFloat32(randomFloats(Math.ceil(groups / layout.superGroupSize)));
+  return {
+    kind: "coded",
+    codes: randomBytes(packedBytes(groups, layout.bits)),
+    supers: supers.cast(layout.superDtype),
+    constant: 0,
+  };
+}
+
+function randomBytes(count: number): Uint8Array {
+  return Uint8Array.from({ length: count }, () => Math.random() * 256);
+}
+
+/** Random numbers between -0.5 and 0.5. */
+export function randomFloats(count: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length: count }, () => Math.random() - 0.5);
+}
+
+/** Activations rounded to int8, one scale a row. */
+export function int8Activations(): ActivationMode {
+  return { kind: "llm_int8", threshold: 0 };
+}
