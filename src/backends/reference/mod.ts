@@ -16,7 +16,7 @@ import type {
   WeightSet,
   WeightSource,
 } from "../backend.ts";
-import { MemoryLedger } from "./memory_ledger.ts";
+import { MemoryLedger } from "../memory_ledger.ts";
 import { type ProgramHost, ReferenceProgram } from "./program.ts";
 import { planScratch } from "./scratch.ts";
 import { loadReferenceWeights, ReferenceWeights } from "./weights.ts";

@@ -5,7 +5,7 @@ import type { ActivationOperand, Plan } from "../../plan/plan.ts";
 import { HostTensor } from "../../tensor/host_tensor.ts";
 import { sameShape } from "../../tensor/shape.ts";
 import type { Program } from "../backend.ts";
-import type { MemoryLedger } from "./memory_ledger.ts";
+import type { MemoryLedger } from "../memory_ledger.ts";
 import { runStep } from "./run_step.ts";
 import { type ProgramMemory, StepContext } from "./step_context.ts";
 import { contiguousView } from "./strided_view.ts";

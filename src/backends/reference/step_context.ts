@@ -5,7 +5,7 @@ import { dequantize } from "../../quantization/dequantize.ts";
 import type { ActivationOperand, PlanOperand, PlanStep, PlanWeight } from "../../plan/plan.ts";
 import type { StoredWeight } from "../backend.ts";
 import { OP_TABLE } from "../../ops/op_table.ts";
-import type { MemoryLedger } from "./memory_ledger.ts";
+import type { MemoryLedger } from "../memory_ledger.ts";
 import { contiguousView, type StridedView } from "./strided_view.ts";
 
 /** The memory a program runs in. */

@@ -4,7 +4,7 @@ import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
 import { sameShape } from "../../tensor/shape.ts";
 import type { LoadOptions, StoredWeight, WeightSet, WeightSource } from "../backend.ts";
-import type { MemoryLedger } from "./memory_ledger.ts";
+import type { MemoryLedger } from "../memory_ledger.ts";
 
 /** Weights by name, counted in the backend's ledger. */
 export class ReferenceWeights implements WeightSet {

@@ -1,26 +1,18 @@
 /** Encodes a plan as a tape: each step becomes the parameter words of one or more kernels. */
 
-import type { Plan, PlanOperand, PlanStep } from "../../plan/plan.ts";
+import type { Plan } from "../../plan/plan.ts";
 import { OP_TABLE, type OpName } from "../../ops/op_table.ts";
 import { DESCRIPTOR_WORDS } from "./weight_layout.ts";
 import { encodeBinary, encodeCopy, encodeMatmul } from "./encode_strided.ts";
 import { encodeConvolution, encodeLinear } from "./encode_linear.ts";
 import { encodeAttention, encodeHeadNormRope, encodeNorm } from "./encode_fused.ts";
 import { encodeGather, encodeReduce, encodeUnary, encodeUnpack } from "./encode_rows.ts";
-import {
-  type AddressedView,
-  addressView,
-  invalid,
-  type MatrixView,
-  matrixView,
-} from "./operand_view.ts";
-import { aligned } from "./region_allocator.ts";
+import type { MatrixView } from "../operand_view.ts";
+import { StepOperands, type UnitPlaces, weightMatrix } from "../step_operands.ts";
 import { TapeWriter, type Word } from "./tape_writer.ts";
 
 /** Where the weights of a step lie. */
-export interface WeightPlaces {
-  /** Address of a weight's unit during a step. */
-  unit(weight: number, step: number): number;
+export interface WeightPlaces extends UnitPlaces {
   /** Address of the descriptor of a weight during a step. */
   descriptor(weight: number, step: number): number;
 }
@@ -39,19 +31,12 @@ export interface Placement {
 }
 
 /** What an encoder of one op sees. */
-export class StepEncoder {
-  readonly plan: Plan;
-  readonly index: number;
-  readonly step: PlanStep;
+export class StepEncoder extends StepOperands {
   readonly placement: Placement;
   readonly tape: TapeWriter;
-  /** Bytes of step scratch used so far. */
-  scratchBytes = 0;
 
   constructor(plan: Plan, index: number, placement: Placement, tape: TapeWriter) {
-    this.plan = plan;
-    this.index = index;
-    this.step = plan.steps[index];
+    super(plan, index, placement.arena, placement.stepScratch, placement.weights);
     this.placement = placement;
     this.tape = tape;
   }
@@ -61,91 +46,20 @@ export class StepEncoder {
     this.tape.step(opcode, this.index, parameters);
   }
 
-  /** The output's view. */
-  output(): AddressedView {
-    return addressView(this.plan, this.step.output, this.placement.arena);
-  }
-
-  /** The output as a matrix. */
-  outputMatrix(): MatrixView {
-    return matrixView(this.output());
-  }
-
-  /** Whether an optional operand is there. */
-  has(operand: number): boolean {
-    return (this.step.inputs[operand] ?? null) !== null;
-  }
-
-  /** A required operand. */
-  operand(operand: number): PlanOperand {
-    const found = this.step.inputs[operand] ?? null;
-    if (found === null) throw invalid("an operand is missing", { op: this.step.op, operand });
-    return found;
-  }
-
-  /** An operand's view; a weight must be kept in float32. */
-  view(operand: number): AddressedView {
-    const input = this.operand(operand);
-    if (input.kind === "activation") {
-      return addressView(this.plan, input, this.placement.arena);
-    }
-    const { shape, format } = this.plan.weights[input.weight];
-    const isFloat = format.kind === "dense" && (shape.length === 1 || format.dtype === "float32");
-    if (!isFloat) {
-      throw invalid("a float32 operand is needed", this.plan.weights[input.weight].name);
-    }
-    const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
-    return { address: this.placement.weights.unit(input.weight, this.index), shape, strides };
-  }
-
-  /** An operand as a matrix. */
-  matrix(operand: number): MatrixView {
-    return matrixView(this.view(operand));
-  }
-
-  /** The address of an optional vector; 0 when it is absent. */
-  vector(operand: number, columns: number): number {
-    if (!this.has(operand)) return 0;
-    const matrix = this.matrix(operand);
-    if (matrix.rows !== 1 || matrix.columns !== columns) {
-      throw invalid("a vector has another length", { found: matrix, expected: columns });
-    }
-    return matrix.address;
-  }
-
-  /** Address and row stride of an optional operand [1 | rows, columns]; zeros when it is absent. */
-  rows(operand: number, rows: number, columns: number): [number, number] {
-    if (!this.has(operand)) return [0, 0];
-    const matrix = this.matrix(operand);
-    if (matrix.columns !== columns || (matrix.rows !== rows && matrix.rows !== 1)) {
-      throw invalid("an operand has another shape", { found: matrix, expected: [rows, columns] });
-    }
-    return [matrix.address, matrix.rows === 1 ? 0 : matrix.stride];
-  }
-
   /** The descriptor of an operand that serves as a weight [rows, columns]. */
   weight(operand: number): { address: number; rows: number; columns: number } {
     const input = this.operand(operand);
     if (input.kind === "weight") {
-      const { shape } = this.plan.weights[input.weight];
-      const columns = shape.slice(1).reduce((a, b) => a * b, 1);
       const address = this.placement.weights.descriptor(input.weight, this.index);
-      return { address, rows: shape[0], columns };
+      return { address, ...weightMatrix(this.plan.weights[input.weight]) };
     }
     const matrix = this.matrix(operand);
-    return { address: this.placement.matrixDescriptor(matrix), ...pick(matrix) };
+    return {
+      address: this.placement.matrixDescriptor(matrix),
+      rows: matrix.rows,
+      columns: matrix.columns,
+    };
   }
-
-  /** A region of step scratch; regions of one step do not overlap. */
-  scratch(bytes: number): number {
-    const address = this.placement.stepScratch + this.scratchBytes;
-    this.scratchBytes += aligned(bytes);
-    return address;
-  }
-}
-
-function pick({ rows, columns }: MatrixView): { rows: number; columns: number } {
-  return { rows, columns };
 }
 
 type Encoder = (encoder: StepEncoder) => void;

@@ -8,7 +8,7 @@ import {
   type StaticScale,
 } from "../../ops/activation_mode.ts";
 import type { StepEncoder } from "./encode.ts";
-import type { MatrixView } from "./operand_view.ts";
+import type { MatrixView } from "../operand_view.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
 /** Rows of codes are padded to this; kernels-wasm/src/activations.rs holds the same. */

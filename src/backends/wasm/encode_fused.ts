@@ -2,7 +2,7 @@
 
 import { NORM_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
 import type { StepEncoder } from "./encode.ts";
-import { invalid } from "./operand_view.ts";
+import { invalid } from "../operand_view.ts";
 import { float, TAPE_OPCODE } from "./tape_writer.ts";
 
 /** Chunks group norm sums its rows in: enough to share, few enough to add up again. */

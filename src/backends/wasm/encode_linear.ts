@@ -5,7 +5,7 @@ import { LLM_INT8_ROWS, type QuantizedActivations } from "../../ops/activation_m
 import type { PlanWeight } from "../../plan/plan.ts";
 import type { StepEncoder } from "./encode.ts";
 import { encodeRounding } from "./encode_activations.ts";
-import { invalid, type MatrixView } from "./operand_view.ts";
+import { invalid, type MatrixView } from "../operand_view.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
 /** output, bias, gate, residual, activation. */

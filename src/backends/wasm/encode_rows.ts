@@ -2,7 +2,7 @@
 
 import { REDUCE_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
 import type { StepEncoder } from "./encode.ts";
-import { invalid } from "./operand_view.ts";
+import { invalid } from "../operand_view.ts";
 import { float } from "./tape_writer.ts";
 
 /** unary: kind, rows, columns, input, output, multiplier, addend. */

@@ -2,7 +2,7 @@
 
 import { BINARY_KINDS } from "../../ops/op_table.ts";
 import type { StepEncoder } from "./encode.ts";
-import { type AddressedView, type Axis, invalid, mergeAxes } from "./operand_view.ts";
+import { type AddressedView, type Axis, invalid, mergeAxes } from "../operand_view.ts";
 import { float } from "./tape_writer.ts";
 
 const COPY_RANK = 6;

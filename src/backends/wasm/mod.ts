@@ -21,7 +21,7 @@ import type {
 } from "../backend.ts";
 import { Engine } from "./engine.ts";
 import { programBytes, totalProgramBytes, WasmProgram } from "./program.ts";
-import { planSlots } from "./residency_plan.ts";
+import { planSlots } from "../slot_plan.ts";
 import { unitBytes, WasmWeightSet } from "./weight_set.ts";
 
 /** Most workers by default; more bring little on shared caches. */

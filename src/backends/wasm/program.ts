@@ -1,15 +1,16 @@
 /** A plan made ready for the wasm backend: its arena, its tape, and where its weights lie. */
 
 import { HalftoneError } from "../../errors.ts";
-import { contiguousStrides } from "../../tensor/shape.ts";
-import { HostTensor } from "../../tensor/host_tensor.ts";
+import type { HostTensor } from "../../tensor/host_tensor.ts";
 import type { ActivationOperand, Plan } from "../../plan/plan.ts";
+import { aligned } from "../alignment.ts";
 import type { Program } from "../backend.ts";
+import { namedOperand, readOperand, writeOperand } from "../operand_values.ts";
+import { planSlots, type SlotPlan } from "../slot_plan.ts";
 import { descriptorBytes, encodePlan, measurePlan } from "./encode.ts";
 import type { Engine, PlacedTape } from "./engine.ts";
-import { mergeAxes } from "./operand_view.ts";
-import { aligned, type RegionAllocator, type RegionUse } from "./region_allocator.ts";
-import { planSlots, segmentCopies, type SlotPlan } from "./residency_plan.ts";
+import type { RegionAllocator, RegionUse } from "./region_allocator.ts";
+import { segmentCopies } from "./segment_copies.ts";
 import { WeightPlacer } from "./weight_placer.ts";
 import type { WasmWeightSet } from "./weight_set.ts";
 
@@ -122,7 +123,9 @@ export class WasmProgram implements Program {
     this.#regions = regions;
     this.#tape = tape;
     this.#onRelease = onRelease;
-    for (const { operand, value } of plan.constants) this.#copyIn(operand, value);
+    for (const { operand, value } of plan.constants) {
+      writeOperand(operand, value, this.#bufferWords(operand));
+    }
   }
 
   /** Allocates, encodes and writes everything a run needs; on failure nothing stays allocated. */
@@ -151,7 +154,8 @@ export class WasmProgram implements Program {
 
   write(input: string, tensor: HostTensor): void {
     this.#checkUsable();
-    this.#copyIn(this.#operand(this.plan.inputs, input, "input"), tensor);
+    const operand = namedOperand(this.plan.inputs, input, "input");
+    writeOperand(operand, tensor, this.#bufferWords(operand));
   }
 
   async run(options: { signal?: AbortSignal } = {}): Promise<void> {
@@ -161,15 +165,8 @@ export class WasmProgram implements Program {
 
   read(output: string): HostTensor {
     this.#checkUsable();
-    const operand = this.#operand(this.plan.outputs, output, "output");
-    const tensor = HostTensor.zeros(operand.dtype, operand.shape);
-    const values = new Int32Array(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.size);
-    forEachLine(operand, (flat, element, count, step) => {
-      const source = this.#bufferWords(operand);
-      if (step === 1) values.set(source.subarray(element, element + count), flat);
-      else for (let i = 0; i < count; i++) values[flat + i] = source[element + i * step];
-    });
-    return tensor;
+    const operand = namedOperand(this.plan.outputs, output, "output");
+    return readOperand(operand, this.#bufferWords(operand));
   }
 
   release(): void {
@@ -180,42 +177,9 @@ export class WasmProgram implements Program {
     this.#onRelease(this);
   }
 
-  #copyIn(operand: ActivationOperand, tensor: HostTensor): void {
-    if (tensor.size !== operand.shape.reduce((a, b) => a * b, 1)) {
-      throw new HalftoneError(
-        "invalid_argument",
-        "Cannot write an input: another shape is needed",
-        {
-          found: tensor.shape,
-          expected: operand.shape,
-        },
-      );
-    }
-    const { bytes } = operand.dtype === "int32" ? asInt32(tensor) : tensor.cast("float32");
-    const values = new Int32Array(bytes.buffer, bytes.byteOffset, tensor.size);
-    const target = this.#bufferWords(operand);
-    forEachLine(operand, (flat, element, count, step) => {
-      if (step === 1) target.set(values.subarray(flat, flat + count), element);
-      else for (let i = 0; i < count; i++) target[element + i * step] = values[flat + i];
-    });
-  }
-
   #bufferWords(operand: ActivationOperand): Int32Array {
     const { offset, bytes } = this.plan.buffers[operand.buffer];
     return this.#engine.memory.words(this.#regions.arena + offset, bytes / 4);
-  }
-
-  #operand(
-    operands: Readonly<Record<string, ActivationOperand>>,
-    name: string,
-    role: string,
-  ): ActivationOperand {
-    const operand = Object.hasOwn(operands, name) ? operands[name] : undefined;
-    if (operand) return operand;
-    throw new HalftoneError("invalid_argument", `Cannot find an ${role} of the plan`, {
-      found: name,
-      expected: Object.keys(operands).join(", "),
-    });
   }
 
   #checkUsable(): void {
@@ -224,31 +188,4 @@ export class WasmProgram implements Program {
       throw new HalftoneError("closed", "Cannot use the program: it was released");
     }
   }
-}
-
-/** Calls `line(flat index, element offset, count, step)` for each innermost run of an operand. */
-function forEachLine(
-  operand: ActivationOperand,
-  line: (flat: number, element: number, count: number, step: number) => void,
-): void {
-  const { shape } = operand;
-  if (shape.includes(0)) return;
-  const flat = contiguousStrides(shape);
-  const axes = mergeAxes(
-    shape.map((size, axis) => ({ size, strides: [operand.strides[axis], flat[axis]] })),
-  );
-  const inner = axes.pop() ?? { size: 1, strides: [1, 1] };
-  const walk = (axis: number, element: number, index: number): void => {
-    if (axis === axes.length) return line(index, element, inner.size, inner.strides[0]);
-    const { size, strides } = axes[axis];
-    for (let i = 0; i < size; i++) walk(axis + 1, element + i * strides[0], index + i * strides[1]);
-  };
-  walk(0, operand.offset, 0);
-}
-
-function asInt32(tensor: HostTensor): HostTensor {
-  if (tensor.dtype === "int32") return tensor;
-  throw new HalftoneError("invalid_argument", "Cannot write an input: int32 is needed", {
-    found: tensor.dtype,
-  });
 }

@@ -1,14 +1,7 @@
 /** Hands out regions of one growing address space; first fit, everything aligned to 64 bytes. */
 
 import { HalftoneError } from "../../errors.ts";
-
-/** Alignment of every region. */
-export const ALIGNMENT = 64;
-
-/** Rounds up to a whole number of alignment units. */
-export function aligned(bytes: number): number {
-  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
-}
+import { aligned, ALIGNMENT } from "../alignment.ts";
 
 /** What a region is for, as `MemoryUse` counts it. */
 export type RegionUse = "weights" | "arena" | "scratch";

@@ -3,7 +3,7 @@
 import type { Plan } from "../../plan/plan.ts";
 import type { Placement } from "./encode.ts";
 import type { Engine } from "./engine.ts";
-import { segmentOfSteps, type SlotPlan } from "./residency_plan.ts";
+import { segmentOfSteps, type SlotPlan } from "../slot_plan.ts";
 import { TAPE_OPCODE } from "./tape_writer.ts";
 import { describeMatrix, describeWeight, DESCRIPTOR_WORDS } from "./weight_layout.ts";
 import type { WasmWeightSet } from "./weight_set.ts";

@@ -4,7 +4,7 @@ import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
 import type { EngineMemory } from "./engine_memory.ts";
-import { type UnitLayout, unitLayout, writeUnit } from "./weight_layout.ts";
+import { type UnitLayout, unitLayout, writeUnit } from "../weight_unit.ts";
 
 /** Where one weight's unit lies. */
 export type UnitHome =

@@ -1,10 +1,8 @@
-/** Where the weights of a compiled plan lie at each step: resident for good, or in one of two slots. */
+/** Where streamed weights lie at each step of a compiled plan: in one of two slots. */
 
-import type { Plan } from "../../plan/plan.ts";
-import { type Segment, segmentPlan, slotBytesOf, weightsOfStep } from "../../plan/residency.ts";
-import type { SegmentCopy } from "./worker_messages.ts";
-import type { WasmWeightSet } from "./weight_set.ts";
-import { unitLayout } from "./weight_layout.ts";
+import type { Plan } from "../plan/plan.ts";
+import { type Segment, segmentPlan, slotBytesOf, weightsOfStep } from "../plan/residency.ts";
+import { unitLayout } from "./weight_unit.ts";
 
 /** Slots beyond this size bring nothing: copying is then fully hidden. */
 const LARGEST_SLOT = 128 * 1024 * 1024;
@@ -42,22 +40,6 @@ export function planSlots(plan: Plan, residentWeightBytes: number): SlotPlan {
 
 function bytesOf(plan: Plan, weights: readonly number[]): number {
   return weights.reduce((sum, weight) => sum + slotBytesOf(plan.weights[weight].bytes), 0);
-}
-
-/** The copies that fill each segment's slot. */
-export function segmentCopies(
-  plan: Plan,
-  slots: SlotPlan,
-  addresses: readonly [number, number],
-  set: WasmWeightSet,
-): SegmentCopy[][] {
-  return slots.offsets.map((places, segment) =>
-    [...places].flatMap(([weight, offset]) => {
-      const home = set.home(plan.weights[weight].name);
-      const to = addresses[segment % 2] + offset;
-      return home.kind === "outside" ? [{ from: home.unit, to }] : [];
-    })
-  );
 }
 
 /** The segment of each step. */

@@ -1,7 +1,7 @@
 /** Operands as kernels see them: addresses, rows and strides, checked against their buffer. */
 
-import { HalftoneError } from "../../errors.ts";
-import type { ActivationOperand, Plan } from "../../plan/plan.ts";
+import { HalftoneError } from "../errors.ts";
+import type { ActivationOperand, Plan } from "../plan/plan.ts";
 
 /** A view at a byte address; strides in elements of 4 bytes. */
 export interface AddressedView {

@@ -1,6 +1,6 @@
 /** Counts the bytes a backend holds, by kind, and the most it ever held at once. */
 
-import type { MemoryUse } from "../backend.ts";
+import type { MemoryUse } from "./backend.ts";
 
 /** What an allocation is for. */
 export type MemoryKind = "weights" | "arena" | "scratch";
