@@ -1,12 +1,38 @@
-/** Writes a Flux transformer of any size with random bfloat16 weights. */
+/** A Flux transformer of any size with random weights, in memory or in a folder. */
 
+import type { StoredWeight } from "../src/backends/backend.ts";
+import { checkpointFromSources } from "../src/io/checkpoint.ts";
 import type { Config } from "../src/io/config.ts";
 import { type NamedTensor, writeCheckpoint } from "../src/io/write_checkpoint.ts";
 import { FluxTransformer2DModel } from "../src/models/flux_transformer.ts";
 import { Graph, type Weight, type WeightInfo } from "../src/ops/graph.ts";
-import type { WeightArrangement } from "../src/plan/plan.ts";
+import type { ActivationMode } from "../src/ops/activation_mode.ts";
+import type { Component } from "../src/pipelines/component.ts";
+import type { PlanWeight, WeightArrangement } from "../src/plan/plan.ts";
+import { createQuantizer } from "../src/quantization/auto.ts";
+import { parseQuantizeFlag } from "../src/quantization/formats.ts";
+import type { QuantizedTensor } from "../src/quantization/quantized_tensor.ts";
+import type { Quantizer } from "../src/quantization/quantizer.ts";
+import { quantizedInfo } from "../src/quantization/weights.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../src/tensor/shape.ts";
+import { randomBytes, randomCodes } from "./weight_cases.ts";
+
+/** FLUX.1 [schnell]'s config.json but for the number of blocks and of heads. */
+export function fluxConfig(doubleBlocks: number, singleBlocks: number, heads = 24): Config {
+  return {
+    _class_name: "FluxTransformer2DModel",
+    attention_head_dim: 128,
+    axes_dims_rope: [16, 56, 56],
+    guidance_embeds: false,
+    in_channels: 64,
+    joint_attention_dim: 4096,
+    num_attention_heads: heads,
+    num_layers: doubleBlocks,
+    num_single_layers: singleBlocks,
+    pooled_projection_dim: 768,
+  };
+}
 
 /** Learns every weight's shape by letting the model ask for it. */
 class ShapeRecorder extends Graph {
@@ -14,7 +40,7 @@ class ShapeRecorder extends Graph {
 
   constructor() {
     const shapes = new Map<string, Shape>();
-    super("shapes", { lookup: (name) => infoOf(shapes.get(name)) });
+    super("shapes", { lookup: (name) => denseInfo(shapes.get(name)) });
     this.shapes = shapes;
   }
 
@@ -24,7 +50,7 @@ class ShapeRecorder extends Graph {
   }
 }
 
-function infoOf(shape: Shape | undefined): WeightInfo | undefined {
+function denseInfo(shape: Shape | undefined): WeightInfo | undefined {
   const format = { kind: "dense", dtype: "bfloat16" } as const;
   return shape && { shape, format, activations: { kind: "float" } };
 }
@@ -38,40 +64,125 @@ export function transformerShapes(config: Config): ReadonlyMap<string, Shape> {
   return recorder.shapes;
 }
 
-/** Writes config.json and the weights into a folder. */
-export async function writeRandomTransformer(folder: string, config: Config): Promise<void> {
-  await writeCheckpoint(folder, config, randomTensors(transformerShapes(config)));
+/** How many weights it has. */
+export function parameterCount(config: Config): number {
+  return [...transformerShapes(config).values()]
+    .reduce((sum, shape) => sum + elementCount(shape), 0);
 }
 
-function* randomTensors(shapes: ReadonlyMap<string, Shape>): Generator<NamedTensor> {
-  let state = 0x9e3779b9;
-  const random = (): number => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return state;
+/** A transformer whose weights, random and in `METHOD:FORMAT` where one is given, lie in no file. */
+export async function randomTransformer(
+  config: Config,
+  quantize?: string,
+  activations?: ActivationMode,
+): Promise<Component<FluxTransformer2DModel>> {
+  const infos = weightInfos(config, quantizerOf(config, quantize));
+  const describe = (info: WeightInfo | undefined) =>
+    info && activations && info.format.kind === "quantized" ? { ...info, activations } : info;
+  return {
+    name: "transformer",
+    path: "random",
+    file: null,
+    model: new FluxTransformer2DModel(config),
+    config,
+    checkpoint: await checkpointFromSources("random", []),
+    weights: {
+      catalog: { lookup: (name) => describe(infos.get(name)) },
+      source: { read: (weight) => Promise.resolve(planned(weight, infos.get(weight.name)!)) },
+      quantizationConfig: null,
+      preQuantized: false,
+      memory: () => ({ stored: 0, resident: 0 }),
+    },
+    close: () => Promise.resolve(),
   };
-  for (const [name, shape] of shapes) {
-    const levels = levelsOf(name, shape);
-    const values = new Uint16Array(elementCount(shape));
-    for (let at = 0; at < values.length; at += 4) {
-      const bits = random();
-      values[at] = levels[bits & 255]!;
-      values[at + 1] = levels[bits >>> 8 & 255]!;
-      values[at + 2] = levels[bits >>> 16 & 255]!;
-      values[at + 3] = levels[bits >>> 24]!;
-    }
-    yield { name, tensor: new HostTensor("bfloat16", shape, new Uint8Array(values.buffer)) };
+}
+
+/** A random weight in the type that the plan wants: vectors are float32 in every plan. */
+function planned({ name, format }: PlanWeight, info: WeightInfo): StoredWeight {
+  const weight = randomWeight(name, info);
+  if (weight.kind === "quantized" || format.kind === "quantized") return weight;
+  return { kind: "dense", tensor: weight.tensor.cast(format.dtype) };
+}
+
+function quantizerOf(config: Config, quantize: string | undefined): Quantizer | null {
+  if (quantize === undefined) return null;
+  const tensors = transformerShapes(config).keys();
+  const target = { library: "diffusers", keepInFloat32: [], tensors } as const;
+  return createQuantizer(parseQuantizeFlag(quantize).config, target);
+}
+
+function weightInfos(config: Config, quantizer: Quantizer | null): Map<string, WeightInfo> {
+  const model = new FluxTransformer2DModel(config);
+  const isLinear = (name: string) => model.isLinearWeight(name);
+  return new Map([...transformerShapes(config)].map(([name, shape]) => {
+    const header = { dtype: "bfloat16", shape } as const;
+    return [name, quantizedInfo(name, header, quantizer, isLinear) ?? denseInfo(shape)!];
+  }));
+}
+
+/** Writes config.json and the weights into a folder, as the method's library would. */
+export async function writeRandomTransformer(
+  folder: string,
+  config: Config,
+  quantize?: string,
+): Promise<void> {
+  const quantizer = quantizerOf(config, quantize);
+  const written = quantizer
+    ? { ...config, quantization_config: quantizer.config.toDict() }
+    : config;
+  await writeCheckpoint(folder, written, randomTensors(weightInfos(config, quantizer), quantizer));
+}
+
+function* randomTensors(
+  infos: ReadonlyMap<string, WeightInfo>,
+  quantizer: Quantizer | null,
+): Generator<NamedTensor> {
+  for (const [name, info] of infos) {
+    const weight = randomWeight(name, info);
+    if (weight.kind === "dense") yield { name, tensor: weight.tensor };
+    else yield* quantizer!.write(name, { tensor: weight.tensor, dtype: "bfloat16" });
   }
 }
 
-/** 256 bfloat16 values, evenly spread: around 1 for norms, else of variance 1 / inputs. */
-function levelsOf(name: string, shape: Shape): Uint16Array {
+function randomWeight(name: string, { shape, format }: WeightInfo): StoredWeight {
+  if (format.kind === "dense") return { kind: "dense", tensor: randomDense(name, shape) };
+  return { kind: "quantized", tensor: randomQuantized(shape, format.layout) };
+}
+
+/** Evenly spread weights of variance 1 / inputs reach this far from 0. */
+function reachOf(shape: Shape): number {
+  return Math.sqrt(3 / shape.at(-1)!);
+}
+
+/** 256 bfloat16 values, evenly spread: around 1 for norms, else around 0. */
+function randomDense(name: string, shape: Shape): HostTensor {
   const isNorm = /\.norm_(added_)?[qk]\.weight$/.test(name);
-  const [center, reach] = isNorm ? [1, 0.1] : [0, Math.sqrt(3 / shape.at(-1)!)];
+  const [center, reach] = isNorm ? [1, 0.1] : [0, reachOf(shape)];
   const floats = Float32Array.from(
     { length: 256 },
     (_, level) => center + reach * (level - 127.5) / 127.5,
   );
-  return Uint16Array.from(new Uint32Array(floats.buffer), (bits) => bits >>> 16);
+  const levels = Uint16Array.from(new Uint32Array(floats.buffer), (bits) => bits >>> 16);
+  const values = Uint16Array.from(randomBytes(elementCount(shape)), (byte) => levels[byte]!);
+  return new HostTensor("bfloat16", shape, new Uint8Array(values.buffer));
+}
+
+/** Random codes, and scales that give them the reach of dense weights. */
+function randomQuantized(shape: Shape, layout: QuantizedTensor["layout"]): QuantizedTensor {
+  const { value, scale, offset } = layout;
+  if (scale.kind !== "float" || offset !== null) throw new Error("only formats of plain scales");
+  const largest = value.kind === "table"
+    ? value.table.reduce((most, entry) => Math.max(most, Math.abs(entry)), 0)
+    : value.zeroPoint;
+  const { codes, groups } = randomCodes(shape, layout);
+  const each = reachOf(shape) / largest / (scale.multiplier ?? 1);
+  const scales = HostTensor.fromFloat32(new Float32Array(groups).fill(each)).cast(scale.dtype);
+  const [rows, columns] = shape as [number, number];
+  return {
+    shape: [rows, columns],
+    layout,
+    codes,
+    scale: { kind: "float", values: scales },
+    offset: null,
+  };
 }

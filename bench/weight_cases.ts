@@ -1,7 +1,7 @@
 /** Random weights in the stored forms that matter; only their time counts. */
 
 import type { StoredWeight } from "../src/backends/backend.ts";
-import type { ActivationMode } from "../src/ops/activation_mode.ts";
+import { type ActivationMode, LLM_INT8_ROWS } from "../src/ops/activation_mode.ts";
 import type { WeightFormat } from "../src/plan/plan.ts";
 import { packedBytes } from "../src/quantization/codes.ts";
 import { groupCount } from "../src/quantization/layout_bytes.ts";
@@ -85,15 +85,24 @@ export function randomWeight(shape: readonly number[], format: WeightFormat): St
   }
   const { layout } = format;
   const [rows, columns] = shape as [number, number];
-  const groups = groupCount([rows, columns], layout);
+  const { codes, groups } = randomCodes(shape, layout);
   const tensor = {
     shape: [rows, columns] as const,
     layout,
-    codes: randomBytes(packedBytes(rows * columns, layout.bits)),
+    codes,
     scale: randomScale(layout.scale, groups),
     offset: layout.offset && randomScale(layout.offset, groups),
   };
   return { kind: "quantized", tensor };
+}
+
+/** The codes of a matrix, and how many groups its layout makes of it. */
+export function randomCodes(shape: readonly number[], layout: QuantizedLayout) {
+  const [rows, columns] = shape as [number, number];
+  return {
+    codes: randomBytes(packedBytes(rows * columns, layout.bits)),
+    groups: groupCount([rows, columns], layout),
+  };
 }
 
 function randomScale(layout: ScaleLayout, groups: number): ScaleData {
@@ -109,8 +118,16 @@ function randomScale(layout: ScaleLayout, groups: number): ScaleData {
   };
 }
 
-function randomBytes(count: number): Uint8Array {
-  return Uint8Array.from({ length: count }, () => Math.random() * 256);
+/** What `crypto.getRandomValues` fills at once. */
+const RANDOM_CHUNK = 65536;
+
+/** Random bytes. */
+export function randomBytes(count: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(count);
+  for (let at = 0; at < count; at += RANDOM_CHUNK) {
+    crypto.getRandomValues(bytes.subarray(at, at + RANDOM_CHUNK));
+  }
+  return bytes;
 }
 
 /** Random numbers between -0.5 and 0.5. */
@@ -120,5 +137,5 @@ export function randomFloats(count: number): Float32Array<ArrayBuffer> {
 
 /** Activations rounded to int8, one scale a row. */
 export function int8Activations(): ActivationMode {
-  return { kind: "llm_int8", threshold: 0 };
+  return LLM_INT8_ROWS;
 }

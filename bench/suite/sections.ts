@@ -1,7 +1,9 @@
 /** The sections of the suite by the name the command line gives them. */
 
 import { attention } from "../sections/attention.ts";
+import { blockPair } from "../sections/block_pair.ts";
 import { dispatch } from "../sections/dispatch.ts";
+import { fluxSchnell } from "../sections/flux_schnell.ts";
 import { linearFloat32 } from "../sections/linear_float32.ts";
 import { linearFormats } from "../sections/linear_formats.ts";
 import { linearInt4 } from "../sections/linear_int4.ts";
@@ -22,7 +24,9 @@ export const SECTIONS: Readonly<Record<string, Section>> = {
   dispatch,
   "picture-demo": pictureDemo,
   "picture-mid": pictureMid,
+  "block-pair": blockPair,
   modules,
+  "flux-schnell": fluxSchnell,
 };
 
 /** The sections that a word of the command line means: one of them, or all whose names begin so. */

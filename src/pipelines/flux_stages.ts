@@ -5,6 +5,7 @@ import type { CLIPTextModel } from "../models/clip.ts";
 import type { T5EncoderModel } from "../models/t5.ts";
 import type { FluxComponents, TextPart } from "./flux_components.ts";
 import type { PlannedStage } from "./memory_plan.ts";
+import { PromptCache } from "./prompt_cache.ts";
 import { Stage, type StageSizes } from "./stage.ts";
 import type { StageClock } from "./stage_clock.ts";
 import { tileSides } from "./vae_tiling.ts";
@@ -72,7 +73,7 @@ export function fluxStages(
       clock,
       capture: (graph, sizes) => component.model.captureEncode(graph, sizes),
     });
-    return { ...part, stage };
+    return { ...part, stage, cache: new PromptCache() };
   };
   return {
     clip: textEncoder(clip),

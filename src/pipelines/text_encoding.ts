@@ -7,6 +7,7 @@ import type { Shape } from "../tensor/shape.ts";
 import type { Component } from "./component.ts";
 import type { PromptSource } from "./prompt_source.ts";
 import { concatenated } from "./latents.ts";
+import type { PromptCache } from "./prompt_cache.ts";
 import type { Stage, StageUse } from "./stage.ts";
 
 /** Turns a text into a fixed number of token ids, cut or padded. */
@@ -23,6 +24,8 @@ export interface TextEncoder<Model extends CLIPTextModel | T5EncoderModel> {
   readonly component: Component<Model>;
   readonly tokenizer: PromptTokenizer;
   readonly stage: Stage<{ tokens: number }>;
+  /** What it made of earlier prompts. */
+  readonly cache: PromptCache;
 }
 
 /** The two text encoders of FLUX.1. */
@@ -88,23 +91,49 @@ async function pooledByPrompt(
 
 /** An encoder's states, [tokens, features], of each distinct prompt. */
 async function statesByPrompt(
-  { stage, tokenizer }: TextEncoder<CLIPTextModel | T5EncoderModel>,
+  encoder: TextEncoder<CLIPTextModel | T5EncoderModel>,
   prompts: readonly string[],
   tokens: number,
   use: EncodeUse,
 ): Promise<Map<string, HostTensor>> {
   const states = new Map<string, HostTensor>();
-  if (prompts.length === 0) return states;
-  await stage.run({ tokens }, use, async (program) => {
-    for (const prompt of new Set(prompts)) {
-      const { ids, truncatedText } = tokenizer.encodeText(prompt, { maxLength: tokens });
-      if (truncatedText) use.onWarning(cutWarning(stage.name, tokens, truncatedText));
+  const unknown: EncodedPrompt[] = [];
+  for (const prompt of new Set(prompts)) {
+    const { ids, truncatedText } = encoder.tokenizer.encodeText(prompt, { maxLength: tokens });
+    if (truncatedText) use.onWarning(cutWarning(encoder.stage.name, tokens, truncatedText));
+    const known = encoder.cache.get(prompt, tokens);
+    if (known) states.set(prompt, known);
+    else unknown.push({ prompt, ids });
+  }
+  for (const [prompt, made] of await encodeAll(encoder, unknown, tokens, use)) {
+    states.set(prompt, made);
+    encoder.cache.set(prompt, tokens, made);
+  }
+  return states;
+}
+
+interface EncodedPrompt {
+  readonly prompt: string;
+  readonly ids: Int32Array;
+}
+
+/** Runs the encoder; where there is nothing to encode, its weights are not even loaded. */
+async function encodeAll(
+  { stage }: TextEncoder<CLIPTextModel | T5EncoderModel>,
+  prompts: readonly EncodedPrompt[],
+  tokens: number,
+  use: EncodeUse,
+): Promise<[prompt: string, states: HostTensor][]> {
+  if (prompts.length === 0) return [];
+  return await stage.run({ tokens }, use, async (program) => {
+    const made: [string, HostTensor][] = [];
+    for (const { prompt, ids } of prompts) {
       program.write("ids", HostTensor.fromInt32(ids));
       await program.run({ signal: use.signal });
-      states.set(prompt, program.read("states"));
+      made.push([prompt, program.read("states")]);
     }
+    return made;
   });
-  return states;
 }
 
 function cutWarning(encoder: string, tokens: number, cut: string): string {

@@ -306,6 +306,21 @@ test("weights that are not kept leave before the first step", async () => {
   assert.ok(whole.memory.peak > output.memory.peak);
 });
 
+test("a prompt is encoded once, and no encoder is loaded for one that is known", async () => {
+  const { backend, runs } = watched();
+  await using pipe = await open({ backend, keepTextEncoders: false, keepModulation: false });
+  const encoded = () => runs.splice(0).filter(([name]) => name.startsWith("text_encoder")).length;
+  const first = await pipe.generate(CALL);
+  assert.equal(encoded(), 2);
+  const again = await pipe.generate(CALL);
+  assert.equal(encoded(), 0);
+  assert.deepEqual(again.latents.bytes, first.latents.bytes);
+  await pipe.generate({ ...CALL, prompt2: "a blue house" });
+  assert.equal(encoded(), 1); // CLIP knows its prompt
+  await pipe.generate({ ...CALL, maxSequenceLength: 9 });
+  assert.equal(encoded(), 1); // T5 has not seen it at this length
+});
+
 const CALL_SIZES = { width: 16, height: 8, numInferenceSteps: 3, maxSequenceLength: 8 };
 
 test("weights that fit the machine are all loaded at once and kept, unless told otherwise", async () => {

@@ -1,0 +1,107 @@
+/** FLUX.1 [schnell]'s shape with random NF4 weights on disk: one step of a 256 x 256 picture. */
+
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { OneStep, planOperations } from "../one_step.ts";
+import { fluxConfig, parameterCount, writeRandomTransformer } from "../random_transformer.ts";
+import type { Section, SectionOptions, SectionResult } from "../suite/section.ts";
+import { FluxTransformer2DModel } from "../../src/models/flux_transformer.ts";
+import { openComponent } from "../../src/pipelines/component.ts";
+
+const CONFIG = fluxConfig(19, 38);
+const FORMAT = "bitsandbytes:nf4";
+const PIXELS = 256;
+const THREADS = 2;
+/** Weights that stay inside WebAssembly memory; the rest streams through it. */
+const RESIDENT_BYTES = 256 * 2 ** 20;
+
+/** The section. */
+export const fluxSchnell: Section = {
+  about:
+    "FLUX.1 [schnell]'s shape, 12 billion random NF4 weights: a step of 256 x 256 (needs 7 GB of disk)",
+  perRuntime: false,
+  onlyByName: true,
+  run: async (options) => {
+    const folder = await randomModel(options);
+    const component = await openComponent(
+      folder,
+      "transformer",
+      (json) => new FluxTransformer2DModel(json),
+      {},
+    );
+    const step = await OneStep.open(component, PIXELS, {
+      threads: THREADS,
+      residentWeightBytes: RESIDENT_BYTES,
+    });
+    try {
+      return await measured(step, folderBytes(join(folder, "transformer")));
+    } finally {
+      await step.close();
+    }
+  },
+};
+
+/** Writes the checkpoint where it is missing. */
+async function randomModel({ models }: SectionOptions): Promise<string> {
+  const folder = join(models, "flux-schnell-nf4");
+  const transformer = join(folder, "transformer");
+  if (!existsSync(join(transformer, "config.json"))) {
+    await writeRandomTransformer(transformer, CONFIG, FORMAT);
+  }
+  return folder;
+}
+
+async function measured(step: OneStep, storedBytes: number): Promise<SectionResult> {
+  const { modulation: modulationPlan, denoise } = step.plans;
+  const planned = step.plannedPeak();
+  const [modulation, modulationSeconds] = await seconds(() => step.modulation());
+  const [, loadSeconds] = await seconds(() => step.load());
+  const [{ finite, runSeconds }] = await seconds(() =>
+    step.step(modulation, async (program) => {
+      const [, runSeconds] = await seconds(() => program.run());
+      return { finite: program.read("velocity").toFloat32().every(Number.isFinite), runSeconds };
+    })
+  );
+  if (!finite) throw new Error("the velocity is not finite");
+  const { peak } = step.backend.memory();
+  const operations = planOperations(denoise);
+  return {
+    figures: [
+      { name: "parameters", value: parameterCount(CONFIG), unit: "weights" },
+      { name: "stored", value: storedBytes, unit: "bytes" },
+      { name: "peak, planned", value: planned, unit: "bytes" },
+      { name: "peak, as the backend counted", value: peak, unit: "bytes" },
+      { name: "peak beyond weights", value: peak - denoise.weightBytes, unit: "bytes" },
+      { name: "peak of the process", value: processPeak(), unit: "bytes" },
+      { name: "modulation, loading its weights", value: modulationSeconds, unit: "s" },
+      { name: "loading the step's weights", value: loadSeconds, unit: "s" },
+      { name: "loading rate", value: denoise.weightBytes / loadSeconds / 1e9, unit: "GB/s" },
+      { name: "step", value: runSeconds, unit: "s", detail: { operations } },
+      { name: "rate of the step", value: operations / runSeconds / 1e9, unit: "GFLOP/s" },
+      {
+        name: "weights",
+        value: denoise.weightBytes,
+        unit: "bytes",
+        detail: { modulation: modulationPlan.weightBytes, arena: denoise.arenaBytes },
+      },
+    ],
+  };
+}
+
+async function seconds<Result>(work: () => Promise<Result>): Promise<[Result, number]> {
+  const started = performance.now();
+  const result = await work();
+  return [result, (performance.now() - started) / 1000];
+}
+
+function folderBytes(folder: string): number {
+  return readdirSync(folder).reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
+}
+
+/** Most bytes of main memory this process ever held. */
+function processPeak(): number {
+  const status = existsSync("/proc/self/status") ? readFileSync("/proc/self/status", "utf8") : "";
+  const kibibytes = /^VmHWM:\s*(\d+) kB$/m.exec(status)?.[1];
+  return (kibibytes === undefined ? process.resourceUsage().maxRSS : Number(kibibytes)) * 1024;
+}
