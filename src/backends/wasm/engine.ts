@@ -7,7 +7,7 @@ import { HalftoneError } from "../../errors.ts";
 import { CONTROL, CONTROL_BYTES, KERNEL_ERROR, mustStop, resetControl } from "./control.ts";
 import { EngineMemory } from "./engine_memory.ts";
 import { compileKernels, instantiateKernels, type KernelExports } from "./kernel_module.ts";
-import { WorkerPool } from "./worker_pool.ts";
+import { type RunResult, WorkerPool } from "./worker_pool.ts";
 import type { SegmentCopy } from "./worker_messages.ts";
 
 const STACK_BYTES = 65536;
@@ -22,6 +22,8 @@ export interface EngineOptions {
   readonly strict: boolean;
   /** Run on the calling thread, without workers or shared memory. */
   readonly inline: boolean;
+  /** Time each step, at the price of a call per step. */
+  readonly timed?: boolean;
 }
 
 /** A tape that lies in memory. */
@@ -51,6 +53,7 @@ export class Engine {
   #closed = false;
   #running = false;
   readonly #regions: number[] = [];
+  readonly #timed: boolean;
 
   private constructor(
     memory: EngineMemory,
@@ -62,6 +65,7 @@ export class Engine {
     this.buildName = buildName;
     this.threads = options.inline ? 1 : options.threads;
     this.isInline = options.inline;
+    this.#timed = options.timed ?? false;
     this.#kernels = kernels;
     memory.startAllocating(Number(kernels.__heap_base.value));
     this.#control = this.#allocate(CONTROL_BYTES);
@@ -124,14 +128,14 @@ export class Engine {
     if (!this.#closed) this.#pool?.removeStreamedProgram(program);
   }
 
-  /** Runs a tape after all runs asked for before. */
-  run(tape: PlacedTape, signal?: AbortSignal): Promise<void> {
+  /** Runs a tape after all runs asked for before; gives the milliseconds of its steps when timed. */
+  run(tape: PlacedTape, signal?: AbortSignal): Promise<Float64Array | undefined> {
     const turn = this.#queue.then(() => this.#runNow(tape, signal));
     this.#queue = turn.catch(() => {});
     return turn;
   }
 
-  async #runNow(tape: PlacedTape, signal?: AbortSignal): Promise<void> {
+  async #runNow(tape: PlacedTape, signal?: AbortSignal): Promise<Float64Array | undefined> {
     this.checkOpen();
     if (signal?.aborted) throw aborted(signal);
     const words = this.#controlWords();
@@ -140,10 +144,12 @@ export class Engine {
     signal?.addEventListener("abort", onAbort, { once: true });
     this.#running = true;
     try {
-      const status = this.#pool
-        ? await this.#pool.run(tape.address, tape.steps, tape.stream?.program)
+      const timed = this.#timed ? tape.starts : undefined;
+      const { status, times } = this.#pool
+        ? await this.#pool.run(tape.address, tape.steps, tape.stream?.program, timed)
         : await this.#runInline(tape);
       if (status !== 0) this.#raise(signal);
+      return times;
     } finally {
       this.#running = false;
       signal?.removeEventListener("abort", onAbort);
@@ -151,10 +157,12 @@ export class Engine {
   }
 
   /** Step by step on this thread, letting events in now and then. */
-  async #runInline(tape: PlacedTape): Promise<number> {
+  async #runInline(tape: PlacedTape): Promise<RunResult> {
     let sliceEnd = performance.now() + INLINE_SLICE_MS;
     this.#loadInline(tape);
-    for (const start of tape.starts) {
+    const times = new Float64Array(this.#timed ? tape.starts.length : 0);
+    for (const [index, start] of tape.starts.entries()) {
+      const before = performance.now();
       const status = this.#kernels.run_tape(
         tape.address + start,
         1,
@@ -163,14 +171,15 @@ export class Engine {
         1,
         this.#inlineScratch,
       );
-      if (status !== 0) return status;
+      if (this.#timed) times[index] = performance.now() - before;
+      if (status !== 0) return { status };
       this.#loadInline(tape);
       if (performance.now() < sliceEnd) continue;
       await new Promise((resolve) => setTimeout(resolve, 0));
-      if (this.#closed || mustStop(this.#controlWords())) return 1;
+      if (this.#closed || mustStop(this.#controlWords())) return { status: 1 };
       sliceEnd = performance.now() + INLINE_SLICE_MS;
     }
-    return 0;
+    return { status: 0, times: this.#timed ? times : undefined };
   }
 
   /** Does the loader's work: fills the slots that are free. */

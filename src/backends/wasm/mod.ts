@@ -44,6 +44,11 @@ export interface WasmBackendOptions {
   readonly residentWeightBytes?: number;
   /** Run on the calling thread, as where SharedArrayBuffer or workers are missing. */
   readonly inline?: boolean;
+  /**
+   * Called after each run of a program with the milliseconds of each of its plan's steps, barrier
+   * included. For profiles: steps are then called one by one.
+   */
+  readonly onStepTimes?: (plan: Plan, milliseconds: Float64Array) => void;
 }
 
 /** Starts the wasm backend. Throws `backend_unavailable` where WebAssembly SIMD is missing. */
@@ -66,8 +71,9 @@ export async function createWasmBackend(options: WasmBackendOptions = {}): Promi
   }
   const inline = options.inline ?? !hasSharedWorkers();
   const strict = options.strict ?? false;
-  const engine = await Engine.start({ threads, strict, inline });
-  return new WasmBackend(engine, residentBytes);
+  const { onStepTimes } = options;
+  const engine = await Engine.start({ threads, strict, inline, timed: onStepTimes !== undefined });
+  return new WasmBackend(engine, residentBytes, onStepTimes);
 }
 
 /** Weights and plans in WebAssembly memory. */
@@ -78,12 +84,18 @@ export class WasmBackend implements Backend {
   readonly #engineBytes: number;
   readonly #sets = new Set<WasmWeightSet>();
   readonly #programs = new Set<WasmProgram>();
+  readonly #onStepTimes: WasmBackendOptions["onStepTimes"];
   #outsideBytes = 0;
   #peak = 0;
 
   /** Use `createWasmBackend`. */
-  constructor(engine: Engine, residentWeightBytes: number) {
+  constructor(
+    engine: Engine,
+    residentWeightBytes: number,
+    onStepTimes?: WasmBackendOptions["onStepTimes"],
+  ) {
     this.#engine = engine;
+    this.#onStepTimes = onStepTimes;
     this.#engineBytes = engine.memory.allocator.used.scratch;
     this.limits = {
       residentWeightBytes,
@@ -150,6 +162,7 @@ export class WasmBackend implements Backend {
       weights,
       this.limits.residentWeightBytes,
       (released) => this.#programs.delete(released),
+      (times) => this.#onStepTimes?.(plan, times),
     );
     this.#programs.add(program);
     this.#notePeak();

@@ -109,6 +109,7 @@ export class WasmProgram implements Program {
   readonly #regions: ProgramRegions;
   readonly #tape: PlacedTape;
   readonly #onRelease: (program: WasmProgram) => void;
+  readonly #onTimes: (milliseconds: Float64Array) => void;
   #released = false;
 
   private constructor(
@@ -117,12 +118,14 @@ export class WasmProgram implements Program {
     regions: ProgramRegions,
     tape: PlacedTape,
     onRelease: (program: WasmProgram) => void,
+    onTimes: (milliseconds: Float64Array) => void,
   ) {
     this.plan = plan;
     this.#engine = engine;
     this.#regions = regions;
     this.#tape = tape;
     this.#onRelease = onRelease;
+    this.#onTimes = onTimes;
     for (const { operand, value } of plan.constants) {
       writeOperand(operand, value, this.#bufferWords(operand));
     }
@@ -135,17 +138,18 @@ export class WasmProgram implements Program {
     set: WasmWeightSet,
     residentWeightBytes: number,
     onRelease: (program: WasmProgram) => void,
+    onTimes: (milliseconds: Float64Array) => void,
   ): Promise<WasmProgram> {
     const slots = set.isResident ? undefined : planSlots(plan, residentWeightBytes);
     const regions = new ProgramRegions(plan, engine, programBytes(plan, slots));
     try {
       const placer = new WeightPlacer(plan, engine, set, regions.descriptors, slots, regions.slots);
       const tape = writeTape(plan, engine, regions, placer);
-      if (!slots) return new WasmProgram(plan, engine, regions, tape, onRelease);
+      if (!slots) return new WasmProgram(plan, engine, regions, tape, onRelease, onTimes);
       const segments = segmentCopies(plan, slots, regions.slots, set);
       const stream = { program: ++programCount, segments };
       await engine.addStream(stream.program, segments);
-      return new WasmProgram(plan, engine, regions, { ...tape, stream }, onRelease);
+      return new WasmProgram(plan, engine, regions, { ...tape, stream }, onRelease, onTimes);
     } catch (error) {
       regions.free();
       throw error;
@@ -160,7 +164,21 @@ export class WasmProgram implements Program {
 
   async run(options: { signal?: AbortSignal } = {}): Promise<void> {
     this.#checkUsable();
-    await this.#engine.run(this.#tape, options.signal);
+    const times = await this.#engine.run(this.#tape, options.signal);
+    if (times) this.#onTimes(this.#sumByStep(times));
+  }
+
+  /** The milliseconds of the plan's steps from those of the tape's, which may be several a step. */
+  #sumByStep(times: Float64Array): Float64Array {
+    const sums = new Float64Array(this.plan.steps.length);
+    times.forEach((time, index) => {
+      const [, , step] = this.#engine.memory.words(
+        this.#tape.address + this.#tape.starts[index],
+        3,
+      );
+      if (step < sums.length) sums[step] += time;
+    });
+    return sums;
   }
 
   read(output: string): HostTensor {

@@ -37,7 +37,7 @@ async function handle(message: HostMessage): Promise<void> {
     case "start":
       return await startKernels(message);
     case "run":
-      return runTape(message.tape, message.steps);
+      return message.timed ? runTimed(message.tape, message.timed) : runTape(message);
     case "start_loader":
       shareMemory(message.memory, message.control);
       return scope.postMessage({ kind: "ready" });
@@ -65,10 +65,25 @@ async function startKernels(message: StartMessage): Promise<void> {
   scope.postMessage({ kind: "ready" });
 }
 
-function runTape(tape: number, steps: number): void {
+function runTape({ tape, steps }: { tape: number; steps: number }): void {
+  scope.postMessage({ kind: "done", status: walk(tape, steps) });
+}
+
+function walk(tape: number, steps: number): number {
   const { thread, threads, scratch } = start;
-  const status = kernels.run_tape(tape, steps, start.control, thread, threads, scratch);
-  scope.postMessage({ kind: "done", status });
+  return kernels.run_tape(tape, steps, start.control, thread, threads, scratch);
+}
+
+/** Walks step by step; a step's milliseconds end when its barrier opens. */
+function runTimed(tape: number, starts: readonly number[]): void {
+  const times = new Float64Array(starts.length);
+  let status = 0;
+  for (let step = 0; step < starts.length && status === 0; step++) {
+    const before = performance.now();
+    status = walk(tape + starts[step], 1);
+    times[step] = performance.now() - before;
+  }
+  scope.postMessage({ kind: "done", status, times });
 }
 
 /** Copies segment after segment, at most two ahead of the one the kernels have finished. */

@@ -18,7 +18,13 @@ export type HostMessage =
     readonly scratch: number;
     readonly stackTop: number;
   }
-  | { readonly kind: "run"; readonly tape: number; readonly steps: number }
+  | {
+    readonly kind: "run";
+    readonly tape: number;
+    readonly steps: number;
+    /** Byte offsets of the steps, to walk them one by one and time each. */
+    readonly timed?: readonly number[];
+  }
   | {
     readonly kind: "start_loader";
     readonly memory: WebAssembly.Memory;
@@ -35,5 +41,5 @@ export type HostMessage =
 /** From a worker. */
 export type WorkerMessage =
   | { readonly kind: "ready" }
-  | { readonly kind: "done"; readonly status: number }
+  | { readonly kind: "done"; readonly status: number; readonly times?: Float64Array }
   | { readonly kind: "failed"; readonly reason: string };

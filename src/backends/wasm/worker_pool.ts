@@ -16,8 +16,14 @@ export interface PoolOptions {
   readonly workers: readonly { readonly scratch: number; readonly stackTop: number }[];
 }
 
+/** What a run came to: 0, or 1 when it ended early; with the milliseconds of each step when asked for. */
+export interface RunResult {
+  readonly status: number;
+  readonly times?: Float64Array;
+}
+
 interface Pending {
-  resolve(status: number): void;
+  resolve(result: RunResult): void;
   reject(error: HalftoneError): void;
 }
 
@@ -45,7 +51,7 @@ class Answerer {
       }
       const pending = this.#pending;
       this.#pending = undefined;
-      pending?.resolve(answer.kind === "done" ? answer.status : 0);
+      pending?.resolve(answer.kind === "done" ? answer : { status: 0 });
     });
     this.#worker.onError(fail);
   }
@@ -56,7 +62,7 @@ class Answerer {
   }
 
   /** Sends a message and waits for its answer. */
-  ask(message: HostMessage): Promise<number> {
+  ask(message: HostMessage): Promise<RunResult> {
     if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       this.#pending = { resolve, reject };
@@ -111,16 +117,22 @@ export class WorkerPool {
     return new Answerer(name, () => markDead(this.#options.controlWords));
   }
 
-  /** Walks a tape on all workers; gives 0, or 1 when the run ended early. Waits for every worker. */
-  async run(tape: number, steps: number, streamedProgram?: number): Promise<number> {
-    const work = this.#workers.map((worker) => worker.ask({ kind: "run", tape, steps }));
+  /** Walks a tape on all workers and waits for every one; `timed` has the byte offsets of its steps. */
+  async run(
+    tape: number,
+    steps: number,
+    streamedProgram?: number,
+    timed?: readonly number[],
+  ): Promise<RunResult> {
+    const work = this.#workers.map((worker) => worker.ask({ kind: "run", tape, steps, timed }));
     if (streamedProgram !== undefined && this.#loader) {
       work.push(this.#loader.ask({ kind: "load", program: streamedProgram }));
     }
     const results = await Promise.allSettled(work);
     const failed = results.find((result) => result.status === "rejected");
     if (failed) throw failed.reason;
-    return Math.max(...results.map((result) => result.status === "fulfilled" ? result.value : 0));
+    const values = results.flatMap((result) => result.status === "fulfilled" ? [result.value] : []);
+    return { status: Math.max(...values.map(({ status }) => status)), times: values[0].times };
   }
 
   /** Tells the loader what a streamed program needs; starts the loader first if there is none. */
