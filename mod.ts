@@ -100,6 +100,12 @@ export type { StorageDType } from "./src/quantization/bitsandbytes_4bit_tensors.
 export { JsonNumber, type JsonValue } from "./src/quantization/python_json.ts";
 export type { WeightDType } from "./src/quantization/weights.ts";
 
+export { FluxTransformer2DModel } from "./src/models/flux_transformer.ts";
+export type { FluxTransformerConfig } from "./src/models/flux_transformer_config.ts";
+export { type T5Config, T5EncoderModel } from "./src/models/t5.ts";
+export { type FromSingleFileOptions, PretrainedModel } from "./src/models/pretrained_model.ts";
+export type { SaveModelOptions } from "./src/models/save_model.ts";
+
 export { FluxPipeline } from "./src/pipelines/flux.ts";
 export type {
   EncodePromptOptions,

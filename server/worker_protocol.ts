@@ -8,9 +8,19 @@ import type { MadePictures, PictureDefaults, PictureJob } from "./picture_maker.
 export type PlainPipelineOptions =
   & Omit<
     FluxPipelineOptions,
-    "backend" | "quantizationConfig" | "signal" | "onProgress" | "onWarning"
+    | "backend"
+    | "transformer"
+    | "textEncoder2"
+    | "quantizationConfig"
+    | "signal"
+    | "onProgress"
+    | "onWarning"
   >
-  & { readonly backend?: BackendName };
+  & {
+    readonly backend?: BackendName;
+    readonly transformer?: string;
+    readonly textEncoder2?: string;
+  };
 
 /** Which pipeline to open, and how. */
 export interface PipelineSetup {

@@ -75,6 +75,21 @@ export function namingFile<Result>(file: string, action: () => Result): Result {
   }
 }
 
+/** Refuses options that are not in the list. */
+export function checkKnownOptions(options: object, known: readonly string[]): void {
+  const unknown = Object.keys(options).find((key) => !known.includes(key));
+  if (unknown !== undefined) throw invalidOption(unknown, "an unknown option", known.join(", "));
+}
+
+/** The error for an option that cannot be meant. */
+export function invalidOption(field: string, found: unknown, expected: string): HalftoneError {
+  return new HalftoneError("invalid_argument", "Cannot use this option", {
+    field,
+    found: found === undefined ? "nothing" : found,
+    expected,
+  });
+}
+
 function describe(message: string, detail: ErrorDetail): string {
   const place = [
     detail.file && `file ${quote(detail.file)}`,

@@ -15,7 +15,7 @@ import {
   realPath,
   statPath,
 } from "../runtime/files.ts";
-import type { GgufBlockType } from "../quantization/gguf_types.ts";
+import { type GgufBlockType, ggufTypeInfo } from "../quantization/gguf_types.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
@@ -48,6 +48,15 @@ export interface TensorEntry {
   readonly file: string;
   /** The blocks of a GGUF tensor: its type is uint8 then, and its last dimension counts bytes. */
   readonly ggufType?: GgufBlockType;
+}
+
+/** The shape of a tensor in elements, also of one in blocks. */
+export function shapeInElements(
+  { ggufType, shape }: Pick<TensorEntry, "ggufType" | "shape">,
+): Shape {
+  if (ggufType === undefined) return shape;
+  const { elements, bytes } = ggufTypeInfo(ggufType);
+  return [...shape.slice(0, -1), shape[shape.length - 1] / bytes * elements];
 }
 
 /** How to read a tensor. */
@@ -255,7 +264,7 @@ class SourceCheckpoint implements Checkpoint {
     end: number,
     options: ReadOptions = {},
   ): Promise<HostTensor> {
-    return this.#read(name, options, (entry) => rowsOf(entry, start, end));
+    return this.#read(name, options, (entry) => locatedRows(entry, start, end));
   }
 
   async #read(
@@ -285,7 +294,13 @@ class SourceCheckpoint implements Checkpoint {
   }
 }
 
-function rowsOf(entry: LocatedEntry, start: number, end: number): LocatedEntry {
+function locatedRows(entry: LocatedEntry, start: number, end: number): LocatedEntry {
+  const rows = rowsOf(entry, start, end);
+  return { ...entry, ...rows, offset: entry.offset + (rows.bytes / (end - start) || 0) * start };
+}
+
+/** Rows [start, end) of a tensor as one of their own. Throws `invalid_argument`. */
+export function rowsOf(entry: TensorEntry, start: number, end: number): TensorEntry {
   const [rows, ...rest] = entry.shape;
   const isRange = Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start <= end;
   if (rows === undefined || !isRange || end > rows) {
@@ -296,14 +311,8 @@ function rowsOf(entry: LocatedEntry, start: number, end: number): LocatedEntry {
       expected: `0 to ${rows ?? "none"}`,
     });
   }
-  const rowBytes = rows === 0 ? 0 : entry.bytes / rows;
-  const bytes = rowBytes * (end - start);
-  return {
-    ...entry,
-    shape: [end - start, ...rest],
-    offset: entry.offset + rowBytes * start,
-    bytes,
-  };
+  const bytes = rows === 0 ? 0 : entry.bytes / rows * (end - start);
+  return { ...entry, shape: [end - start, ...rest], bytes };
 }
 
 function allocate(entry: TensorEntry, shared: boolean): Uint8Array {

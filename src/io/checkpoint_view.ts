@@ -3,9 +3,12 @@
 import { HalftoneError } from "../errors.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { sameShape } from "../tensor/shape.ts";
-import type { Checkpoint, ReadOptions, TensorEntry } from "./checkpoint.ts";
+import { type Checkpoint, type ReadOptions, rowsOf, type TensorEntry } from "./checkpoint.ts";
 
-/** Rows [start, end) of a tensor; rows are whole blocks in every format, so no value changes. */
+/**
+ * Rows [start, end) of a tensor; rows are whole blocks in every format, so no value changes. A single
+ * number without dimensions is one row.
+ */
 export interface TensorPart {
   readonly source: string;
   readonly start: number;
@@ -39,8 +42,12 @@ export function viewCheckpoint(checkpoint: Checkpoint, views: readonly TensorVie
       if (entry === undefined) return checkpoint.read(name, options);
       return readParts(entry, parts.get(name)!, checkpoint, options);
     },
-    readRows: (name, start, end, options) =>
-      checkpoint.readRows(...rowsWithin(name, parts.get(name), start, end), options),
+    readRows: (name, start, end, options) => {
+      const entry = entries.get(name);
+      if (entry === undefined) return checkpoint.readRows(name, start, end, options);
+      const rows = rowsOf(entry, start, end);
+      return readParts(rows, partsWithin(parts.get(name)!, start, end), checkpoint, options);
+    },
     close: () => checkpoint.close(),
   };
 }
@@ -51,8 +58,8 @@ async function readParts(
   checkpoint: Checkpoint,
   options: ReadOptions = {},
 ): Promise<HostTensor> {
-  const [{ source, start, end }] = parts;
   if (parts.length === 1) {
+    const [{ source, start, end }] = parts;
     return isWhole(parts[0], checkpoint)
       ? await checkpoint.read(source, options)
       : await checkpoint.readRows(source, start, end, options);
@@ -68,28 +75,32 @@ async function readParts(
 }
 
 function isWhole({ source, start, end }: TensorPart, checkpoint: Checkpoint): boolean {
-  return start === 0 && end === checkpoint.entries.get(source)?.shape[0];
+  const entry = checkpoint.entries.get(source);
+  return start === 0 && end === (entry?.shape[0] ?? 1);
 }
 
-/** Rows of a view of a single part, as rows of the other checkpoint. */
-function rowsWithin(
-  name: string,
-  parts: readonly TensorPart[] | undefined,
-  start: number,
-  end: number,
-): [string, number, number] {
-  if (parts === undefined) return [name, start, end];
+/** The parts, or parts of them, that make rows [start, end) of a view. */
+function partsWithin(parts: readonly TensorPart[], start: number, end: number): TensorPart[] {
   if (parts.length === 1) {
-    return [parts[0].source, parts[0].start + start, parts[0].start + end];
+    return [{ ...parts[0], start: parts[0].start + start, end: parts[0].start + end }];
   }
-  throw new HalftoneError("unsupported", "Cannot read rows of a tensor of several parts", {
-    tensor: name,
+  let at = 0;
+  return parts.flatMap((part) => {
+    const first = part.start - at;
+    at += part.end - part.start;
+    const within = {
+      source: part.source,
+      start: Math.max(part.start, first + start),
+      end: Math.min(part.end, first + end),
+    };
+    return within.start < within.end ? [within] : [];
   });
 }
 
 function entryOf({ name, parts }: TensorView, checkpoint: Checkpoint): TensorEntry {
   const sources = parts.map(({ source }) => sourceOf(source, checkpoint));
   const [first] = sources;
+  if (first.shape.length === 0 && isWhole(parts[0], checkpoint)) return { ...first, name };
   let rows = 0, bytes = 0;
   parts.forEach((part, index) => {
     checkPart(name, part, sources[index], first);

@@ -71,20 +71,45 @@ export async function quantizeCheckpoint(
   if (quantizationConfig instanceof GGUFQuantizationConfig) {
     return await quantizeGgufFolder(source, destination, { ...options, quantizationConfig });
   }
-  return await convert(source, destination, options, (checkpoint, config) => {
-    const { quantizer, preQuantized } = resolveQuantizer(checkpoint, {
-      linearNames: () => false,
-      ...options,
-      config,
-      onWarning: () => {},
-    });
-    if (preQuantized || !quantizer) throw alreadyQuantized(source);
-    return {
-      config: quantizer.configless ? {} : { quantization_config: quantizer.config.toDict() },
-      metadata: writtenMetadata(checkpoint, quantizer, options),
-      encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
-    };
+  return await convert(
+    source,
+    destination,
+    options,
+    (checkpoint, config) => quantization(checkpoint, config, options),
+  );
+}
+
+/**
+ * The same for a checkpoint that is open and stays so, with the content of its config.json, into a
+ * folder; not for GGUF. Throws as `quantizeCheckpoint` does.
+ */
+export async function quantizeOpenCheckpoint(
+  checkpoint: Checkpoint,
+  config: Config,
+  folder: string,
+  options: QuantizeOptions,
+): Promise<WrittenCheckpoint> {
+  const conversion = quantization(checkpoint, config, options);
+  return await writeFolder(folder, checkpoint, config, conversion, options);
+}
+
+function quantization(
+  checkpoint: Checkpoint,
+  config: Config,
+  options: QuantizeOptions,
+): Conversion {
+  const { quantizer, preQuantized } = resolveQuantizer(checkpoint, {
+    linearNames: () => false,
+    ...options,
+    config,
+    onWarning: () => {},
   });
+  if (preQuantized || !quantizer) throw alreadyQuantized(checkpoint.path);
+  return {
+    config: quantizer.configless ? {} : { quantization_config: quantizer.config.toDict() },
+    metadata: writtenMetadata(checkpoint, quantizer, options),
+    encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
+  };
 }
 
 /**
@@ -141,18 +166,32 @@ async function convert(
   });
   try {
     const conversion = prepare(checkpoint, config);
-    const tensors = convertAll(checkpoint, conversion, options);
-    if (!folder) {
-      const metadata = conversion.metadata ?? { format: "pt", ...checkpoint.metadata };
-      return await writeFile(destination, tensors, metadata);
+    if (folder) {
+      const spelled = await spelledConfig(source);
+      return await writeFolder(destination, checkpoint, spelled, conversion, options);
     }
-    const changed = { ...await spelledConfig(source), ...conversion.config };
-    const { metadata } = conversion;
-    const writeOptions = { ...writeOptionsOf(config, options), metadata };
-    return await writeCheckpoint(destination, changed, tensors, writeOptions);
+    const metadata = conversion.metadata ?? { format: "pt", ...checkpoint.metadata };
+    const tensors = convertAll(checkpoint, conversion, options);
+    return await writeSingleFile(destination, tensors, metadata);
   } finally {
     await checkpoint.close();
   }
+}
+
+function writeFolder(
+  folder: string,
+  checkpoint: Checkpoint,
+  config: Config,
+  conversion: Conversion,
+  options: ConvertOptions,
+): Promise<WrittenCheckpoint> {
+  const tensors = convertAll(checkpoint, conversion, options);
+  const { metadata } = conversion;
+  const changed = { ...config, ...conversion.config };
+  return writeCheckpoint(folder, changed, tensors, {
+    ...writeOptionsOf(config, options),
+    metadata,
+  });
 }
 
 async function* convertAll(
@@ -237,8 +276,11 @@ function isMatrixWeight(entry: TensorEntry): (name: string) => boolean {
   return (name) => name.endsWith(".weight") && entry.shape.length === 2;
 }
 
-/** Writes one file by way of a folder beside it, which spools the tensors instead of holding them. */
-async function writeFile(
+/**
+ * Writes one safetensors file by way of a folder beside it, which spools the tensors instead of holding
+ * them. Throws `write_failed`.
+ */
+export async function writeSingleFile(
   path: string,
   tensors: AsyncIterable<NamedTensor>,
   metadata: Readonly<Record<string, string>>,

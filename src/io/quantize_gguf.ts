@@ -19,7 +19,13 @@ import { castWeight, type WeightDType } from "../quantization/weights.ts";
 import { type DType, isFloat } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/shape.ts";
 import { joinPath, makeFolder, statPath } from "../runtime/files.ts";
-import { type Checkpoint, openCheckpoint, readConfig, type TensorEntry } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  openCheckpoint,
+  readConfig,
+  shapeInElements,
+  type TensorEntry,
+} from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { copyFile } from "./write_checkpoint.ts";
 import type { WrittenCheckpoint } from "./checkpoint_writer.ts";
@@ -38,8 +44,8 @@ export type GgufFileType = GgufMix | keyof typeof PLAIN_FILE_TYPES;
 
 /** How to write a GGUF file. */
 export interface QuantizeGgufOptions {
-  /** What matrices become. */
-  readonly quantType: GgufFileType;
+  /** What matrices become; without it every tensor keeps its type, also blocks. */
+  readonly quantType?: GgufFileType;
   /** `general.architecture`: "flux", "t5encoder" ... */
   readonly architecture: string;
   /** More metadata, after the usual three. */
@@ -61,8 +67,8 @@ interface Target extends GgufTensorDescription {
 /**
  * Writes all tensors of a checkpoint, under its names, into one file. Vectors and tensors of at most
  * 1024 elements become F32; what stays dense keeps its type; a row that is no whole number of blocks
- * becomes F16, or stays BF16. Throws `quantization_config` for a quantized checkpoint, `unsupported`
- * for a tensor that is not float, `write_failed`, `aborted`, and what reading throws.
+ * becomes F16, or stays BF16. Throws `quantization_config` for blocks that would become others,
+ * `unsupported` for a tensor that is not float, `write_failed`, `aborted`, and what reading throws.
  */
 export async function quantizeToGguf(
   checkpoint: Checkpoint,
@@ -140,13 +146,14 @@ function metadataOf({ architecture, quantType, metadata = [] }: QuantizeGgufOpti
   return [
     ["general.architecture", { type: "string", value: architecture }],
     ["general.quantization_version", { type: "uint32", value: 2 }],
-    ["general.file_type", { type: "uint32", value: fileTypeOf(quantType) }],
+    ...quantType === undefined ? [] : [fileTypePair(quantType)],
     ...metadata,
   ];
 }
 
-function fileTypeOf(quantType: GgufFileType): number {
-  return isPlain(quantType) ? PLAIN_FILE_TYPES[quantType] : GGUF_MIXES[quantType].fileType;
+function fileTypePair(quantType: GgufFileType): GgufPairs[number] {
+  const value = isPlain(quantType) ? PLAIN_FILE_TYPES[quantType] : GGUF_MIXES[quantType].fileType;
+  return ["general.file_type", { type: "uint32", value }];
 }
 
 function isPlain(quantType: GgufFileType): quantType is keyof typeof PLAIN_FILE_TYPES {
@@ -155,7 +162,10 @@ function isPlain(quantType: GgufFileType): quantType is keyof typeof PLAIN_FILE_
 
 function targetOf(entry: TensorEntry, layers: number, options: QuantizeGgufOptions): Target {
   const { name, shape, dtype } = entry;
-  if (entry.ggufType !== undefined) throw alreadyQuantized(entry);
+  if (entry.ggufType !== undefined) {
+    if (options.quantType !== undefined) throw alreadyQuantized(entry);
+    return { name, shape: shapeInElements(entry), type: entry.ggufType, entry };
+  }
   if (!isFloat(dtype)) throw notFloat(entry);
   return { name, shape, type: typeOf(entry, layers, options), entry };
 }
@@ -165,9 +175,10 @@ function typeOf(entry: TensorEntry, layers: number, options: QuantizeGgufOptions
   if (shape.length < 2 || elementCount(shape) <= SMALLEST_QUANTIZED) return "F32";
   const dense = denseType(options.dtype ?? entry.dtype);
   const isLinear = shape.length === 2 && (options.linearNames?.(name) ?? true);
-  if (!isLinear || staysDense(moduleOf(name))) return dense;
-  if (isPlain(options.quantType)) return options.quantType;
-  const type = ggufTypeFor(options.quantType, { name, columns: shape[1], layers });
+  const { quantType } = options;
+  if (quantType === undefined || !isLinear || staysDense(moduleOf(name))) return dense;
+  if (isPlain(quantType)) return quantType;
+  const type = ggufTypeFor(quantType, { name, columns: shape[1], layers });
   if (shape[1] % ggufTypeInfo(type).elements === 0) return type;
   return dense === "BF16" ? "BF16" : "F16";
 }
@@ -183,6 +194,7 @@ async function encode(
   checkpoint: Checkpoint,
   options: QuantizeGgufOptions,
 ): Promise<Uint8Array> {
+  if (entry.ggufType !== undefined) return (await checkpoint.read(name, { packed: true })).bytes;
   const stored = await checkpoint.read(entry.name);
   const dense = options.dtype === undefined ? stored : castWeight(name, stored, options.dtype);
   if (isGgufQuantType(type)) return await quantizeTensor(type, name, dense, createPause());

@@ -9,6 +9,7 @@
 import { HalftoneError } from "../errors.ts";
 import type { Checkpoint, TensorEntry } from "../io/checkpoint.ts";
 import { type TensorPart, type TensorView, viewCheckpoint } from "../io/checkpoint_view.ts";
+import { elementCount } from "../tensor/shape.ts";
 
 /** A tensor of a single file, and the tensors of Diffusers that it holds one above the other. */
 interface NamePair {
@@ -16,6 +17,8 @@ interface NamePair {
   readonly diffusers: readonly string[];
   /** Whether the two halves are the other way round. */
   readonly swapped?: boolean;
+  /** Whether it is a scale beside a weight: one number for all rows, or one per row. */
+  readonly scale?: boolean;
 }
 
 type ModulePair = readonly [single: string, diffusers: string | readonly string[]];
@@ -65,6 +68,9 @@ const SINGLE_NORMS: readonly ModulePair[] = [
   ["norm.query_norm.scale", "attn.norm_q.weight"],
   ["norm.key_norm.scale", "attn.norm_k.weight"],
 ];
+
+/** Scales beside float8 weights, as ComfyUI names them. */
+const SCALES = ["scale_weight", "weight_scale", "scale_input", "input_scale"];
 
 /** What files that hold more than the transformer put before its names. */
 const PREFIXES = ["", "model.diffusion_model.", "model.", "diffusion_model."];
@@ -143,14 +149,17 @@ function namePairs(counts: BlockCounts): NamePair[] {
 
 type Pairs = readonly [modules: readonly ModulePair[], norms: readonly ModulePair[]];
 
-/** The weight and the bias of each module. */
+/** The weight, the bias and the scales of each module. */
 function withParameters(
   modules: readonly ModulePair[],
   single = "",
   diffusers = "",
 ): NamePair[] {
   return modules.flatMap((pair) =>
-    ["weight", "bias"].map((parameter) => prefixed(pair, single, diffusers, `.${parameter}`))
+    ["weight", "bias", ...SCALES].map((parameter) => ({
+      ...prefixed(pair, single, diffusers, `.${parameter}`),
+      scale: SCALES.includes(parameter),
+    }))
   );
 }
 
@@ -163,8 +172,11 @@ function prefixed(pair: ModulePair, single: string, diffusers: string, suffix = 
 }
 
 /** Diffusers' tensors out of one of a single file. */
-function taken({ diffusers, swapped }: NamePair, entry: TensorEntry): TensorView[] {
+function taken({ diffusers, swapped, scale }: NamePair, entry: TensorEntry): TensorView[] {
   const rows = entry.shape[0] ?? 1;
+  if (scale && elementCount(entry.shape) === 1) {
+    return diffusers.map((name) => ({ name, parts: [{ source: entry.name, start: 0, end: 1 }] }));
+  }
   if (swapped) return [{ name: diffusers[0], parts: swappedHalves(entry.name, rows) }];
   // Query, key and value have a part each; the MLP, where it is there too, has four.
   const total = diffusers.length === 4 ? 7 : diffusers.length;

@@ -27,8 +27,14 @@ import {
   parseFluxTransformerConfig,
 } from "./flux_transformer_config.ts";
 import { ModulationLayout } from "./flux_modulation.ts";
-import { fluxFromSingleFile } from "./flux_single_file.ts";
+import { fluxFromSingleFile, fluxToSingleFile } from "./flux_single_file.ts";
+import {
+  type FromSingleFileOptions,
+  PretrainedModel,
+  type SingleFileClass,
+} from "./pretrained_model.ts";
 import { fluxPositions, type Position, ropeTables } from "./rope.ts";
+import { fluxConfigOf } from "./single_file_config.ts";
 import { TIMESTEP_CHANNELS } from "./timestep_embedding.ts";
 
 export type { FluxTransformerConfig } from "./flux_transformer_config.ts";
@@ -55,14 +61,35 @@ interface Conditioning {
   readonly sin: Tensor; // [tokens, head dim]
 }
 
-/** The transformer of FLUX.1, for any config. */
-export class FluxTransformer2DModel {
+/**
+ * The transformer of FLUX.1, for any config.
+ *
+ * ```ts
+ * await using transformer = await FluxTransformer2DModel.fromSingleFile("flux1-dev-Q4_K_S.gguf");
+ * await using pipe = await FluxPipeline.fromPretrained("black-forest-labs/FLUX.1-dev", { transformer });
+ * ```
+ */
+export class FluxTransformer2DModel extends PretrainedModel {
   /** The parsed config.json. */
   readonly config: FluxTransformerConfig;
   readonly #layout: ModulationLayout;
 
+  /**
+   * Opens a GGUF or safetensors file with the weights under Black Forest Labs' or Diffusers' names:
+   * dense, in GGUF's types, in float8 with or without scales, or as any method stores them. Reads headers,
+   * no weight. Throws `missing_file`, `missing_tensor` for another model, `invalid_config`, and what a
+   * damaged file gives.
+   */
+  static fromSingleFile(
+    file: string,
+    options: FromSingleFileOptions = {},
+  ): Promise<FluxTransformer2DModel> {
+    return PretrainedModel.openSingleFile(file, SINGLE_FILE, options);
+  }
+
   /** Takes the content of config.json; throws `invalid_config`. */
   constructor(config: Config) {
+    super();
     this.config = parseFluxTransformerConfig(config);
     this.#layout = new ModulationLayout(this.config);
   }
@@ -77,14 +104,28 @@ export class FluxTransformer2DModel {
     return this.#layout.columns;
   }
 
-  /** Whether a checkpoint tensor is the weight of a linear layer. */
-  isLinearWeight(name: string): boolean {
+  /**
+   * Whether a checkpoint tensor is the weight of a linear layer.
+   * @internal
+   */
+  override isLinearWeight(name: string): boolean {
     return name.endsWith(".weight") && !/\.norm_(added_)?[qk]\.weight$/.test(name);
   }
 
-  /** A checkpoint under Diffusers' names, also when it has those of single files. */
+  /**
+   * A checkpoint under Diffusers' names, also when it has those of single files.
+   * @internal
+   */
   adaptCheckpoint(checkpoint: Checkpoint): Checkpoint {
     return fluxFromSingleFile(checkpoint);
+  }
+
+  /**
+   * A checkpoint under Black Forest Labs' names.
+   * @internal
+   */
+  override asSingleFile(checkpoint: Checkpoint): Checkpoint {
+    return fluxToSingleFile(checkpoint);
   }
 
   /**
@@ -92,6 +133,7 @@ export class FluxTransformer2DModel {
    * more than a quarter of FLUX.1's weights can leave memory before step 1.
    * Inputs: timestep [steps, 256] and guidance [1, 256] sinusoids, pooled [1, pooled features].
    * Output: modulation [steps, modulationColumns].
+   * @internal
    */
   captureModulation(graph: Graph, sizes: { readonly steps: number }): void {
     const embedding = silu(this.#timeTextEmbedding(graph, sizes.steps)); // [steps, dim]
@@ -117,6 +159,7 @@ export class FluxTransformer2DModel {
    * One evaluation of the velocity. Inputs: latents [image tokens, in channels],
    * text [text tokens, joint features], modulation [1, modulationColumns] (a row of
    * `captureModulation`). Output: velocity [image tokens, out channels].
+   * @internal
    */
   captureDenoise(graph: Graph, sizes: DenoiseSizes): void {
     const { config, innerDim } = this;
@@ -257,6 +300,12 @@ export class FluxTransformer2DModel {
     return attention(q, k, v, { heads, scale: 1 / Math.sqrt(attentionHeadDim) });
   }
 }
+
+const SINGLE_FILE: SingleFileClass<FluxTransformer2DModel> = {
+  create: (config) => new FluxTransformer2DModel(config),
+  adapt: fluxFromSingleFile,
+  configOf: fluxConfigOf,
+};
 
 /** Linear, SiLU, Linear: sinusoids or pooled prompt [n, features] -> [n, dim]. */
 function timeMlp(graph: Graph, x: Tensor, name: string, dim: number): Tensor {

@@ -13,7 +13,9 @@ export interface FluxTransformerConfig {
   readonly numLayers: number;
   /** Single blocks. */
   readonly numSingleLayers: number;
+  /** Features of a head. */
   readonly attentionHeadDim: number;
+  /** Heads; with their features they make the width of the model. */
   readonly numAttentionHeads: number;
   /** Features of a text token. */
   readonly jointAttentionDim: number;

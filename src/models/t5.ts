@@ -13,20 +13,33 @@ import type { Checkpoint } from "../io/checkpoint.ts";
 import { type Config, configNumber, configString } from "../io/config.ts";
 import { CONFIG_LIMITS, configCount } from "./config_limits.ts";
 import { activationByName, projection } from "./layers.ts";
+import {
+  type FromSingleFileOptions,
+  PretrainedModel,
+  type SingleFileClass,
+} from "./pretrained_model.ts";
+import { t5ConfigOf } from "./single_file_config.ts";
 import { t5FromSingleFile } from "./t5_single_file.ts";
 
 /** config.json of T5EncoderModel with the class defaults applied. */
 export interface T5Config {
+  /** Rows of the embedding. */
   readonly vocabSize: number;
+  /** Features of a token. */
   readonly dModel: number;
   /** Features per head. */
   readonly dKv: number;
   /** Features inside the feed-forward layers. */
   readonly dFf: number;
+  /** Layers of the encoder. */
   readonly numLayers: number;
+  /** Attention heads. */
   readonly numHeads: number;
+  /** Distances that the attention bias tells apart. */
   readonly relativeAttentionNumBuckets: number;
+  /** From here on all distances are one. */
   readonly relativeAttentionMaxDistance: number;
+  /** Added to the variance. */
   readonly layerNormEpsilon: number;
   /** Name of the activation, from `feed_forward_proj`. */
   readonly denseActFn: string;
@@ -34,16 +47,39 @@ export interface T5Config {
   readonly isGatedAct: boolean;
 }
 
-/** The encoder of T5 and T5 v1.1, for any config. */
-export class T5EncoderModel {
+/**
+ * The encoder of T5 and T5 v1.1, for any config.
+ *
+ * ```ts
+ * await using textEncoder2 = await T5EncoderModel.fromSingleFile("t5-v1_1-xxl-encoder-Q5_K_M.gguf");
+ * await using pipe = await FluxPipeline.fromPretrained("black-forest-labs/FLUX.1-dev", { textEncoder2 });
+ * ```
+ */
+export class T5EncoderModel extends PretrainedModel {
   /** The parsed config.json. */
   readonly config: T5Config;
-  /** Modules whose range float16 lacks; Transformers keeps them in float32. */
-  readonly keepInFloat32: readonly string[] = ["wo"];
+  /**
+   * Modules whose range float16 lacks; Transformers keeps them in float32.
+   * @internal
+   */
+  override readonly keepInFloat32: readonly string[] = ["wo"];
   readonly #activation: (x: Tensor) => Tensor;
+
+  /**
+   * Opens a GGUF or safetensors file with the weights under llama.cpp's or Transformers' names. Reads
+   * headers, no weight. Throws `missing_file`, `missing_tensor` for another model, `invalid_config`, and
+   * what a damaged file gives.
+   */
+  static fromSingleFile(
+    file: string,
+    options: FromSingleFileOptions = {},
+  ): Promise<T5EncoderModel> {
+    return PretrainedModel.openSingleFile(file, SINGLE_FILE, options);
+  }
 
   /** Takes the content of config.json; throws `invalid_config`. */
   constructor(config: Config) {
+    super();
     this.config = parseT5Config(config);
     this.#activation = activationByName(this.config.denseActFn, "feed_forward_proj");
   }
@@ -53,17 +89,26 @@ export class T5EncoderModel {
     return this.config.dModel;
   }
 
-  /** Whether a checkpoint tensor is the weight of a linear layer. */
-  isLinearWeight(name: string): boolean {
+  /**
+   * Whether a checkpoint tensor is the weight of a linear layer.
+   * @internal
+   */
+  override isLinearWeight(name: string): boolean {
     return /\.(SelfAttention\.[qkvo]|DenseReluDense\.(wi|wi_0|wi_1|wo))\.weight$/.test(name);
   }
 
-  /** A checkpoint under Transformers' names, also when it has those of llama.cpp. */
+  /**
+   * A checkpoint under Transformers' names, also when it has those of llama.cpp.
+   * @internal
+   */
   adaptCheckpoint(checkpoint: Checkpoint): Checkpoint {
     return t5FromSingleFile(checkpoint);
   }
 
-  /** Input: ids int32 [tokens]. Output: states [tokens, hiddenSize]. */
+  /**
+   * Input: ids int32 [tokens]. Output: states [tokens, hiddenSize].
+   * @internal
+   */
   captureEncode(graph: Graph, sizes: { readonly tokens: number }): void {
     const { dModel, vocabSize, numLayers } = this.config;
     const ids = graph.input("ids", [sizes.tokens], "int32");
@@ -132,6 +177,12 @@ export class T5EncoderModel {
     return ids;
   }
 }
+
+const SINGLE_FILE: SingleFileClass<T5EncoderModel> = {
+  create: (config) => new T5EncoderModel(config),
+  adapt: t5FromSingleFile,
+  configOf: t5ConfigOf,
+};
 
 /**
  * The bucket of delta = key - query: half of the buckets for keys ahead; in each half one bucket per

@@ -158,8 +158,8 @@ export class Graph {
   readonly name: string;
   readonly catalog: WeightCatalog;
   nodes: GraphNode[] = [];
-  readonly inputs = new Map<string, Tensor>();
-  readonly outputs = new Map<string, Tensor>();
+  readonly inputs: Map<string, Tensor> = new Map();
+  readonly outputs: Map<string, Tensor> = new Map();
   readonly constants: { tensor: Tensor; value: HostTensor }[] = [];
   readonly #weights = new Map<string, Weight>();
   #storages = 0;

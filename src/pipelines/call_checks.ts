@@ -1,6 +1,6 @@
 /** What the checks of a pipeline call share. */
 
-import { HalftoneError } from "../errors.ts";
+import { invalidOption } from "../errors.ts";
 import { isFloat } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 
@@ -50,19 +50,4 @@ export function requireTensor(field: string, value: HostTensor): void {
   if (value instanceof HostTensor && isFloat(value.dtype)) return;
   const found = value instanceof HostTensor ? value.dtype : typeof value;
   throw invalidOption(field, found, "a HostTensor of floats");
-}
-
-/** Refuses options that are not in the list. */
-export function checkKnownOptions(options: object, known: readonly string[]): void {
-  const unknown = Object.keys(options).find((key) => !known.includes(key));
-  if (unknown !== undefined) throw invalidOption(unknown, "an unknown option", known.join(", "));
-}
-
-/** The error for an option that cannot be meant. */
-export function invalidOption(field: string, found: unknown, expected: string): HalftoneError {
-  return new HalftoneError("invalid_argument", "Cannot use this option", {
-    field,
-    found: found === undefined ? "nothing" : found,
-    expected,
-  });
 }

@@ -1,8 +1,9 @@
 /** A model of a pipeline before any weight is loaded: its config and what its checkpoint holds. */
 
-import { namingFile } from "../errors.ts";
+import { HalftoneError, namingFile } from "../errors.ts";
 import type { Config } from "../io/config.ts";
 import { type Checkpoint, openCheckpoint, readConfig } from "../io/checkpoint.ts";
+import type { OpenedModel, PretrainedModel } from "../models/pretrained_model.ts";
 import type { QuantizationConfig } from "../quantization/auto.ts";
 import { type ComponentWeights, openWeights, type WeightDType } from "../quantization/weights.ts";
 import { joinPath } from "../runtime/files.ts";
@@ -35,11 +36,13 @@ export interface ComponentOptions {
 export interface Component<Model extends ComponentModel = ComponentModel> {
   /** Such as "text_encoder_2". */
   readonly name: string;
-  /** The folder it was opened from. */
+  /** The folder it was opened from; a single file for a model that was opened before. */
   readonly path: string;
   /** The single file its weights come from; null when they are the folder's. */
   readonly file: string | null;
   readonly model: Model;
+  /** The model's own weights, when it was opened before; it stays its owner's to dispose of. */
+  readonly opened?: OpenedModel;
   /** The content of config.json. */
   readonly config: Config;
   readonly checkpoint: Checkpoint;
@@ -76,6 +79,20 @@ export async function openComponent<Model extends ComponentModel>(
     await opened.close();
     throw error;
   }
+}
+
+/** A model that was opened before, as a component. Throws `closed` when it has no weights any more. */
+export function componentOf<Model extends PretrainedModel>(
+  name: string,
+  model: Model,
+): Component<Model> {
+  const { opened } = model;
+  if (opened === null) {
+    throw new HalftoneError("closed", "Cannot use a model without weights", { field: name });
+  }
+  const { file, config, checkpoint, weights } = opened;
+  const close = () => Promise.resolve();
+  return { name, path: file, file, model, opened, config, checkpoint, weights, close };
 }
 
 /** The folder's config; how the folder's own weights are quantized says nothing of a file's. */

@@ -112,8 +112,8 @@ export class FluxPipeline {
     throwIfAborted(signal);
     const quantizationConfig = checkPipelineConfig(options.quantizationConfig);
     const folder = await resolveModel(model, { signal, variant });
-    const files = { transformer: options.transformer, text_encoder_2: options.textEncoder2 };
-    const opening = { dtype, variant, quantizationConfig, files, onWarning };
+    const { transformer, textEncoder2 } = options;
+    const opening = { dtype, variant, quantizationConfig, transformer, textEncoder2, onWarning };
     const components = await openFluxComponents(folder, opening);
     try {
       const ownsBackend = wanted === undefined || typeof wanted === "string";

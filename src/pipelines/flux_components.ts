@@ -1,18 +1,19 @@
 /** The parts of a FluxPipeline, opened from a model folder. */
 
-import { HalftoneError, namingFile } from "../errors.ts";
+import { HalftoneError, invalidOption, namingFile } from "../errors.ts";
 import { readJsonObject } from "../io/checkpoint.ts";
 import type { Config } from "../io/config.ts";
 import { MODEL_INDEX, type ModelIndex, readModelIndex } from "../io/model_folder.ts";
 import { AutoencoderKL } from "../models/autoencoder_kl.ts";
 import { CLIPTextModel } from "../models/clip.ts";
 import { FluxTransformer2DModel } from "../models/flux_transformer.ts";
+import type { PretrainedModel } from "../models/pretrained_model.ts";
 import { T5EncoderModel } from "../models/t5.ts";
 import type { PipelineQuantizationConfig } from "../quantization/pipeline_config.ts";
 import type { WeightDType } from "../quantization/weights.ts";
 import { joinPath } from "../runtime/files.ts";
 import { FlowMatchEulerDiscreteScheduler } from "../schedulers/flow_match_euler.ts";
-import { type Component, type ComponentModel, openComponent } from "./component.ts";
+import { type Component, type ComponentModel, componentOf, openComponent } from "./component.ts";
 import type { PromptTokenizer } from "./text_encoding.ts";
 import { loadClipTokenizer, loadT5Tokenizer } from "./tokenizer_files.ts";
 import type { FluxTraits } from "./call_checks.ts";
@@ -40,8 +41,9 @@ export interface OpenFluxOptions {
   readonly dtype?: WeightDType;
   readonly variant?: string;
   readonly quantizationConfig?: PipelineQuantizationConfig;
-  /** Single files, by the component whose weights they hold. */
-  readonly files?: Readonly<Record<string, string | undefined>>;
+  /** Single files, or models that were opened from them, by the component whose weights they hold. */
+  readonly transformer?: string | FluxTransformer2DModel;
+  readonly textEncoder2?: string | T5EncoderModel;
   readonly onWarning: (message: string) => void;
 }
 
@@ -69,18 +71,16 @@ export async function openFluxComponents(
     name: string,
     createModel: (config: Config) => Model,
   ): Promise<Component<Model>> => {
+    const { dtype, variant, onWarning } = options;
     const quantizationConfig = options.quantizationConfig?.resolve(name);
-    const { files, ...others } = options;
-    const component = await openComponent(folder, name, createModel, {
-      ...others,
-      quantizationConfig,
-      file: files?.[name],
-    });
+    const file = fileOf(name, options);
+    const opening = { dtype, variant, onWarning, quantizationConfig, file };
+    const component = await openComponent(folder, name, createModel, opening);
     opened.push(component);
     return component;
   };
   try {
-    return await openParts(folder, index, open);
+    return await openParts(folder, index, open, options);
   } catch (error) {
     await Promise.all(opened.map((component) => component.close()));
     throw error;
@@ -94,6 +94,7 @@ async function openParts(
     name: string,
     createModel: (config: Config) => Model,
   ) => Promise<Component<Model>>,
+  options: OpenFluxOptions,
 ): Promise<FluxComponents> {
   const schedulerFile = joinPath(folder, "scheduler", "scheduler_config.json");
   const schedulerConfig = await readJsonObject(schedulerFile);
@@ -101,7 +102,8 @@ async function openParts(
     schedulerFile,
     () => FlowMatchEulerDiscreteScheduler.fromConfig(schedulerConfig),
   );
-  const transformer = await open("transformer", (config) => new FluxTransformer2DModel(config));
+  const transformer = givenModel("transformer", FluxTransformer2DModel, options) ??
+    await open("transformer", (config) => new FluxTransformer2DModel(config));
   const vae = await open("vae", (config) => new AutoencoderKL(config));
   checkFit(transformer, vae);
   const clip = index.components.get("text_encoder")
@@ -112,12 +114,42 @@ async function openParts(
     : null;
   const t5 = index.components.get("text_encoder_2")
     ? {
-      component: await open("text_encoder_2", (config) => new T5EncoderModel(config)),
+      component: givenModel("text_encoder_2", T5EncoderModel, options) ??
+        await open("text_encoder_2", (config) => new T5EncoderModel(config)),
       tokenizer: await loadT5Tokenizer(joinPath(folder, "tokenizer_2")),
     }
     : null;
   checkEncoders(transformer, clip, t5);
   return { folder, scheduler, transformer, vae, clip, t5 };
+}
+
+/** What the options give instead of a component's own weights. */
+function givenFor(name: string, options: OpenFluxOptions): string | PretrainedModel | undefined {
+  if (name === "transformer") return options.transformer;
+  return name === "text_encoder_2" ? options.textEncoder2 : undefined;
+}
+
+function fileOf(name: string, options: OpenFluxOptions): string | undefined {
+  const given = givenFor(name, options);
+  return typeof given === "string" ? given : undefined;
+}
+
+/** A model that was opened before, in place of the folder's. */
+function givenModel<Model extends PretrainedModel>(
+  name: string,
+  modelClass: abstract new (config: Config) => Model,
+  options: OpenFluxOptions,
+): Component<Model> | null {
+  const given = givenFor(name, options);
+  if (given === undefined || typeof given === "string") return null;
+  if (!(given instanceof modelClass)) {
+    const option = name === "transformer" ? "transformer" : "textEncoder2";
+    throw invalidOption(option, typeof given, `a file, or a ${modelClass.name}`);
+  }
+  if (options.quantizationConfig?.resolve(name) !== undefined) {
+    options.onWarning(`The quantization config does not concern the ${name} that was given`);
+  }
+  return componentOf(name, given);
 }
 
 /** Closes all files. */
@@ -206,7 +238,7 @@ function checkFit(
   const { inChannels, outChannels } = transformer.model.config;
   if (inChannels !== outChannels) {
     throw new HalftoneError("unsupported", "Cannot make pictures from text with this transformer", {
-      file: transformer.path,
+      file: configFileOf(transformer),
       field: "in_channels",
       found: inChannels,
       expected: `out_channels ${outChannels}; models with picture inputs come later`,
@@ -214,9 +246,9 @@ function checkFit(
   }
   const { latentChannels, outChannels: colors } = vae.model.config;
   if (inChannels !== 4 * latentChannels) {
-    throw mismatch(vae.path, "latent_channels", latentChannels, `in_channels ${inChannels} / 4`);
+    throw mismatch(vae, "latent_channels", latentChannels, `in_channels ${inChannels} / 4`);
   }
-  if (colors !== 3) throw mismatch(vae.path, "out_channels", colors, "3: red, green, blue");
+  if (colors !== 3) throw mismatch(vae, "out_channels", colors, "3: red, green, blue");
 }
 
 /** The encoders' features must be what the transformer is conditioned on. */
@@ -229,18 +261,28 @@ function checkEncoders(
   const pooled = clip?.component.model.config.hiddenSize ?? pooledProjectionDim;
   if (clip && pooled !== pooledProjectionDim) {
     const expected = `pooled_projection_dim ${pooledProjectionDim} of the transformer`;
-    throw mismatch(clip.component.path, "hidden_size", pooled, expected);
+    throw mismatch(clip.component, "hidden_size", pooled, expected);
   }
   const joint = t5?.component.model.config.dModel ?? jointAttentionDim;
   if (t5 && joint !== jointAttentionDim) {
     const expected = `joint_attention_dim ${jointAttentionDim} of the transformer`;
-    throw mismatch(t5.component.path, "d_model", joint, expected);
+    throw mismatch(t5.component, "d_model", joint, expected);
   }
 }
 
-function mismatch(file: string, field: string, found: number, expected: string): HalftoneError {
+/** Where a component's config comes from. */
+function configFileOf({ path, opened }: Component): string {
+  return opened === undefined ? joinPath(path, "config.json") : path;
+}
+
+function mismatch(
+  component: Component,
+  field: string,
+  found: number,
+  expected: string,
+): HalftoneError {
   return new HalftoneError("invalid_config", "Cannot fit the parts of the pipeline together", {
-    file: joinPath(file, "config.json"),
+    file: configFileOf(component),
     field,
     found,
     expected,

@@ -2,6 +2,8 @@
 
 import type { BackendName } from "../backends/select.ts";
 import type { MemoryUse } from "../backends/backend.ts";
+import type { FluxTransformer2DModel } from "../models/flux_transformer.ts";
+import type { T5EncoderModel } from "../models/t5.ts";
 import type { PipelineQuantizationConfig } from "../quantization/pipeline_config.ts";
 import type { WeightDType } from "../quantization/weights.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
@@ -30,11 +32,13 @@ export interface FluxPipelineOptions {
   readonly quantizationConfig?: PipelineQuantizationConfig;
   /**
    * A GGUF or safetensors file with the transformer's weights, under Diffusers' names or those of
-   * single files, instead of the model folder's. The folder's config.json still says what it is.
+   * single files, instead of the model folder's; the folder's config.json still says what it is. Or a
+   * model of `FluxTransformer2DModel.fromSingleFile`, which stays yours to dispose of; `dtype` and
+   * `quantizationConfig` do not concern it.
    */
-  readonly transformer?: string;
+  readonly transformer?: string | FluxTransformer2DModel;
   /** The same for T5, under Transformers' or llama.cpp's names. */
-  readonly textEncoder2?: string;
+  readonly textEncoder2?: string | T5EncoderModel;
   /** Threads of a backend to make; all processors by default. */
   readonly threads?: number;
   /** The same bits on every machine: no relaxed arithmetic. */

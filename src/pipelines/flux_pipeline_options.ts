@@ -1,8 +1,7 @@
 /** Checks the options of opening a FluxPipeline. */
 
-import { HalftoneError } from "../errors.ts";
-import type { WeightDType } from "../quantization/weights.ts";
-import { checkKnownOptions } from "./call_checks.ts";
+import { checkKnownOptions } from "../errors.ts";
+import { checkWeightDType } from "../quantization/weights.ts";
 import type { FluxPipelineOptions } from "./flux_options.ts";
 
 const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
@@ -23,16 +22,8 @@ const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "signal",
 ];
 
-const WEIGHT_DTYPES: readonly WeightDType[] = ["float32", "bfloat16", "float16"];
-
 /** Throws `invalid_argument` naming the option; backends and quantization check their own. */
 export function checkPipelineOptions(options: FluxPipelineOptions): void {
   checkKnownOptions(options, KNOWN_OPTIONS);
-  const { dtype } = options;
-  if (dtype === undefined || WEIGHT_DTYPES.includes(dtype)) return;
-  throw new HalftoneError("invalid_argument", "Cannot open a pipeline with this option", {
-    field: "dtype",
-    found: dtype,
-    expected: WEIGHT_DTYPES.join(", "),
-  });
+  checkWeightDType(options.dtype);
 }

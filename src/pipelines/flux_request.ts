@@ -1,17 +1,10 @@
 /** Checks the options of a FluxPipeline call and brings them into one form. */
 
-import { HalftoneError } from "../errors.ts";
+import { checkKnownOptions, HalftoneError, invalidOption } from "../errors.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import { TorchGenerator } from "../tensor/random.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
-import {
-  CALL_LIMITS,
-  checkKnownOptions,
-  type FluxTraits,
-  integerOption,
-  invalidOption,
-  requireTensor,
-} from "./call_checks.ts";
+import { CALL_LIMITS, type FluxTraits, integerOption, requireTensor } from "./call_checks.ts";
 import type { FluxGenerateOptions, Seed } from "./flux_options.ts";
 import { type LatentSizes, latentSizes } from "./latents.ts";
 import { negativeSource, positiveSource, promptsOf, type PromptSource } from "./prompt_source.ts";

@@ -1,15 +1,9 @@
 /** Prompts and embeddings of a pipeline call, checked. */
 
+import { checkKnownOptions, invalidOption } from "../errors.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import { sameShape } from "../tensor/shape.ts";
-import {
-  CALL_LIMITS,
-  checkKnownOptions,
-  type FluxTraits,
-  integerOption,
-  invalidOption,
-  requireTensor,
-} from "./call_checks.ts";
+import { CALL_LIMITS, type FluxTraits, integerOption, requireTensor } from "./call_checks.ts";
 import type { EncodePromptOptions, FluxGenerateOptions } from "./flux_options.ts";
 
 /** Where conditioning comes from: a prompt for each picture of the batch, or embeddings. */

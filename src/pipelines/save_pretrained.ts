@@ -1,21 +1,14 @@
 /** Saving a pipeline as it is in memory: quantized, or rounded to its dtype. */
 
-import { HalftoneError } from "../errors.ts";
-import { joinPath, makeFolder, readTextFile } from "../runtime/files.ts";
+import { joinPath, readTextFile } from "../runtime/files.ts";
 import type { Config } from "../io/config.ts";
 import { quantizeCheckpoint } from "../io/quantize_checkpoint.ts";
-import type { WeightsBaseName } from "../io/weight_files.ts";
-import {
-  copyFile,
-  type NamedTensor,
-  writeCheckpoint,
-  writeJson,
-  writeModelFolder,
-} from "../io/write_checkpoint.ts";
+import { writeCheckpoint, writeModelFolder } from "../io/write_checkpoint.ts";
+import type { OpenedModel } from "../models/pretrained_model.ts";
+import { baseNameOf, roundedTensors, saveFolder } from "../models/save_model.ts";
 import { type JsonValue, parseJsonKeepingNumbers } from "../quantization/python_json.ts";
-import { castWeight, denseDType, libraryOf, type WeightDType } from "../quantization/weights.ts";
+import type { WeightDType } from "../quantization/weights.ts";
 import type { Component } from "./component.ts";
-import { throwIfAborted } from "./denoising.ts";
 
 /** Options of `FluxPipeline.savePretrained`. */
 export interface SaveOptions {
@@ -64,10 +57,12 @@ async function saveComponent(
   { dtype, variant }: SavedForm,
   { maxShardSize, signal }: SaveOptions,
 ): Promise<void> {
-  const { model, path, config, file, weights: { quantizationConfig, preQuantized } } = component;
-  if (file !== null && preQuantized) return await saveFile(file, component, folder);
+  const { model, path, config, file, weights: { quantizationConfig } } = component;
+  if (file !== null) {
+    const opened = component.opened ?? await openedFrom(file, component, dtype);
+    return await saveFolder(model, opened, folder, { maxShardSize, signal });
+  }
   if (quantizationConfig) {
-    if (file !== null) throw notSaved(file);
     const { keepInFloat32 } = model;
     const linearNames = (name: string): boolean => model.isLinearWeight(name);
     const quantization = { quantizationConfig, linearNames, keepInFloat32 };
@@ -81,49 +76,23 @@ async function saveComponent(
     return;
   }
   const baseName = baseNameOf(config);
-  const tensors = roundedTensors(component, dtype, signal);
-  const spelled = await spelledConfig(path, file);
+  const tensors = roundedTensors(model, component.checkpoint, { dtype, signal });
+  const spelled = await spelledConfig(path);
   await writeCheckpoint(folder, spelled, tensors, { baseName, maxShardSize });
 }
 
-/** A quantized single file is copied as it is, beside the config that says what it is. */
-async function saveFile(file: string, component: Component, folder: string): Promise<void> {
-  const ending = file.slice(file.lastIndexOf("."));
-  await makeFolder(folder);
-  await copyFile(file, joinPath(folder, `${baseNameOf(component.config)}${ending}`));
-  await writeJson(joinPath(folder, "config.json"), await spelledConfig(component.path, file));
-}
-
-function baseNameOf(config: Config): WeightsBaseName {
-  return libraryOf(config) === "diffusers" ? "diffusion_pytorch_model" : "model";
-}
-
-/** config.json as it is spelled, without how the folder's weights were quantized when a file has others. */
-async function spelledConfig(path: string, file: string | null): Promise<Config> {
-  const text = await readTextFile(joinPath(path, "config.json"));
-  const spelled = parseJsonKeepingNumbers(text) as { readonly [key: string]: JsonValue };
-  if (file === null) return spelled;
-  const { quantization_config: _, ...rest } = spelled;
-  return rest;
-}
-
-function notSaved(file: string): HalftoneError {
-  return new HalftoneError("unsupported", "Cannot save what was quantized while a file was read", {
-    file,
-    remedy: "Quantize the file itself, with `halftone quantize`.",
-  });
-}
-
-async function* roundedTensors(
-  { checkpoint, model }: Component,
+/** A single file with the config of the folder, which does not say how the file's weights are quantized. */
+async function openedFrom(
+  file: string,
+  { path, checkpoint, weights }: Component,
   dtype: WeightDType | undefined,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<NamedTensor> {
-  const { keepInFloat32 } = model;
-  for (const entry of checkpoint.entries.values()) {
-    throwIfAborted(signal);
-    const tensor = await checkpoint.read(entry.name);
-    const target = denseDType(entry.name, entry.dtype, { dtype, keepInFloat32 });
-    yield { name: entry.name, tensor: castWeight(entry.name, tensor, target) };
-  }
+): Promise<OpenedModel> {
+  const { quantization_config: _, ...config } = await spelledConfig(path);
+  return { file, config, checkpoint, weights, dtype };
+}
+
+/** config.json as it is spelled. */
+async function spelledConfig(path: string): Promise<Config> {
+  const text = await readTextFile(joinPath(path, "config.json"));
+  return parseJsonKeepingNumbers(text) as { readonly [key: string]: JsonValue };
 }

@@ -5,7 +5,7 @@
  */
 
 import type { StoredWeight, WeightSource } from "../backends/backend.ts";
-import { HalftoneError } from "../errors.ts";
+import { HalftoneError, invalidOption } from "../errors.ts";
 import type { WeightCatalog, WeightInfo } from "../ops/graph.ts";
 import type { PlanWeight } from "../plan/plan.ts";
 import { type DType, isFloat, itemSize } from "../tensor/dtype.ts";
@@ -32,6 +32,14 @@ import type { ModelLibrary } from "./skip_modules.ts";
 
 /** Types that float weights may be rounded to while they load. */
 export type WeightDType = "float32" | "bfloat16" | "float16";
+
+const WEIGHT_DTYPES: readonly WeightDType[] = ["float32", "bfloat16", "float16"];
+
+/** Throws `invalid_argument` for an option `dtype` that is no such type. */
+export function checkWeightDType(dtype: WeightDType | undefined): void {
+  if (dtype === undefined || WEIGHT_DTYPES.includes(dtype)) return;
+  throw invalidOption("dtype", dtype, WEIGHT_DTYPES.join(", "));
+}
 
 /** How to open the weights of a component. */
 export interface OpenWeightsOptions {

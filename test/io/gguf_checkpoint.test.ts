@@ -144,7 +144,17 @@ test("a view takes tensors apart and puts them together by rows", async () => {
     assert.deepEqual([...(await view.readRows("middle", 1, 2)).bytes], [6, 7, 8]);
     const shared = await view.read("joined", { shared: true });
     assert.ok(shared.bytes.buffer instanceof SharedArrayBuffer);
-    await rejects(() => view.readRows("joined", 0, 1), "unsupported");
+    const rows = async (
+      name: string,
+      start: number,
+      end: number,
+    ) => [...(await view.readRows(name, start, end)).bytes];
+    assert.deepEqual(await rows("swapped", 1, 3), [9, 10, 11, 0, 1, 2]);
+    assert.deepEqual(await rows("swapped", 2, 4), [0, 1, 2, 3, 4, 5]);
+    assert.deepEqual(await rows("swapped", 1, 1), []);
+    assert.deepEqual(await rows("joined", 0, 1), [90, 91, 92]);
+    await rejects(() => view.readRows("joined", 0, 3), "invalid_argument");
+    await rejects(() => view.readRows("middle", 1, 3), "invalid_argument");
     await view.close();
   });
 });
