@@ -42,7 +42,7 @@ pub struct RoundRows {
 }
 
 /// Rows of codes are padded to this; src/backends/wasm/encode_activations.ts holds the same.
-pub const CODE_UNIT: usize = 8;
+pub const CODE_UNIT: usize = 32;
 /// Rows of a tile.
 const TILE_ROWS: usize = 8;
 
@@ -194,7 +194,7 @@ impl RoundRows {
         let k = self.k as usize;
         if !self.codes.is_null() {
             let codes = self.codes.add(row * code_stride(k));
-            for column in (0..k).step_by(CODE_UNIT) {
+            for column in (0..code_stride(k)).step_by(8) {
                 let low = i32x4_trunc_sat_f32x4(self.code_values(row, column, scaling));
                 let high = i32x4_trunc_sat_f32x4(self.code_values(row, column + 4, scaling));
                 let pair = i16x8_narrow_i32x4(low, high);

@@ -147,6 +147,32 @@ static EXTRACTIONS: [Extraction; 8] = [
     extraction(7),
 ];
 
+/// Eight codes in 16-bit lanes, from each of the two halves of the bytes of sixteen.
+struct Extractor {
+    first: v128,
+    second: v128,
+    factors: v128,
+    bits: u32,
+}
+
+impl Extractor {
+    #[inline(always)]
+    unsafe fn new(bits: u32) -> Self {
+        let e = &EXTRACTIONS[(bits & 7) as usize];
+        Extractor {
+            first: v128_load(e.first.as_ptr() as *const v128),
+            second: v128_load(e.second.as_ptr() as *const v128),
+            factors: v128_load(e.factors.as_ptr() as *const v128),
+            bits,
+        }
+    }
+
+    #[inline(always)]
+    fn eight(&self, bytes: v128, indices: v128) -> v128 {
+        u16x8_shr(i16x8_mul(pick_bytes(bytes, indices), self.factors), 16 - self.bits)
+    }
+}
+
 /// `count` (a multiple of 16) codes of 1 to 7 bits, beginning at a whole byte: (code - zero) * scale. Reads
 /// up to 14 bytes beyond them.
 #[inline(always)]
@@ -158,20 +184,37 @@ pub unsafe fn decode_bits(
     scale: f32,
     out: *mut f32,
 ) {
-    let e = &EXTRACTIONS[(bits & 7) as usize];
-    let first = v128_load(e.first.as_ptr() as *const v128);
-    let second = v128_load(e.second.as_ptr() as *const v128);
-    let factors = v128_load(e.factors.as_ptr() as *const v128);
+    let e = Extractor::new(bits);
     let (zero, scale) = (f32x4_splat(zero), f32x4_splat(scale));
     for i in (0..count).step_by(16) {
         let bytes = v128_load(codes.add(i / 8 * bits as usize) as *const v128);
-        for (half, indices) in [first, second].into_iter().enumerate() {
-            let pairs = i16x8_mul(pick_bytes(bytes, indices), factors);
-            let eight = u16x8_shr(pairs, 16 - bits);
+        for (half, indices) in [e.first, e.second].into_iter().enumerate() {
+            let eight = e.eight(bytes, indices);
             let to = out.add(i + 8 * half);
             scale_four(u32x4_extend_low_u16x8(eight), zero, scale, to);
             scale_four(u32x4_extend_high_u16x8(eight), zero, scale, to.add(4));
         }
+    }
+}
+
+/// `count` (a multiple of 16) codes of 1 to 7 bits, beginning at a whole byte, as bytes. Reads up to 14
+/// bytes beyond them.
+#[inline(always)]
+pub unsafe fn split_bits(codes: *const u8, bits: u32, count: usize, out: *mut u8) {
+    let e = Extractor::new(bits);
+    for i in (0..count).step_by(16) {
+        let bytes = v128_load(codes.add(i / 8 * bits as usize) as *const v128);
+        let (low, high) = (e.eight(bytes, e.first), e.eight(bytes, e.second));
+        v128_store(out.add(i) as *mut v128, u8x16_narrow_i16x8(low, high));
+    }
+}
+
+/// `count` (a multiple of 16) 4-bit codes as bytes.
+#[inline(always)]
+pub unsafe fn split_nibbles(codes: *const u8, count: usize, out: *mut u8) {
+    for i in (0..count).step_by(16) {
+        let (first, _) = nibbles(v128_load64_zero(codes.add(i >> 1) as *const u64));
+        v128_store(out.add(i) as *mut v128, first);
     }
 }
 

@@ -16,10 +16,10 @@ pub const NR: usize = 8;
 pub const MAX_ROWS: usize = 576;
 pub const MAX_COLUMNS: usize = 192;
 
-const STRIP_BYTES: usize = MR * K_BLOCK * 4;
-const PANELS_BYTES: usize = MAX_COLUMNS * K_BLOCK * 4;
-const ROWS_BYTES: usize = NR * K_BLOCK * 4;
-const SUMS_BYTES: usize = MAX_ROWS * MAX_COLUMNS * 4;
+pub const STRIP_BYTES: usize = MR * K_BLOCK * 4;
+pub const PANELS_BYTES: usize = MAX_COLUMNS * K_BLOCK * 4;
+pub const ROWS_BYTES: usize = NR * K_BLOCK * 4;
+pub const SUMS_BYTES: usize = MAX_ROWS * MAX_COLUMNS * 4;
 
 /// Scratch of one worker; the largest user is LLM.int8 with two sets of sums.
 pub const SCRATCH_BYTES: usize = STRIP_BYTES + PANELS_BYTES + ROWS_BYTES + 2 * SUMS_BYTES + 4096;
@@ -63,16 +63,27 @@ pub fn round_up(value: usize, to: usize) -> usize {
 impl Tiling {
     /// Large tiles for reuse, but at least three per worker where the product is big enough.
     pub fn new(m: usize, n: usize, threads: usize) -> Self {
-        let mut rows = even_share(m, MAX_ROWS, MR);
-        let mut columns = even_share(n, MAX_COLUMNS, NR);
+        Tiling::within(m, n, threads, (MAX_ROWS, MAX_COLUMNS), (MR, NR))
+    }
+
+    /// The same for other most rows and columns, and other units of them.
+    pub fn within(
+        m: usize,
+        n: usize,
+        threads: usize,
+        most: (usize, usize),
+        unit: (usize, usize),
+    ) -> Self {
+        let mut rows = even_share(m, most.0, unit.0);
+        let mut columns = even_share(n, most.1, unit.1);
         let wanted = if threads == 1 { 1 } else { 3 * threads };
         while m.div_ceil(rows) * n.div_ceil(columns) < wanted {
             if rows > 192 {
-                rows = round_up(rows / 2, MR);
+                rows = round_up(rows / 2, unit.0);
             } else if columns > 32 {
-                columns = round_up(columns / 2, NR);
+                columns = round_up(columns / 2, unit.1);
             } else if rows > 48 {
-                rows = round_up(rows / 2, MR);
+                rows = round_up(rows / 2, unit.0);
             } else {
                 break;
             }

@@ -16,11 +16,17 @@ mod convolution;
 mod elementwise;
 mod gemm;
 mod gemv;
+mod integer_gemm;
+mod integer_kernel;
+mod integer_pack;
+mod kernel_rates;
 mod linear;
 mod linear_int8;
+mod linear_integer;
 mod math;
 mod matmul;
 mod microkernel;
+
 mod norm;
 mod opcodes;
 mod rope;
@@ -50,6 +56,12 @@ pub unsafe extern "C" fn run_tape(
     scratch: *mut u8,
 ) -> u32 {
     tape::run(tape, steps, &control::Context::new(control, thread, threads, scratch))
+}
+
+/// Runs a microkernel alone; see kernel_rates.rs.
+#[no_mangle]
+pub unsafe extern "C" fn run_microkernel(kind: u32, times: usize, scratch: *mut u8) -> usize {
+    kernel_rates::run(kind, times, scratch)
 }
 
 /// Numeric self-test of the relaxed instructions: 0 when they do what the kernels rely on.

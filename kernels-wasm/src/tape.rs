@@ -3,7 +3,7 @@
 
 use crate::control::{Context, ERROR_OPCODE};
 use crate::opcodes::*;
-use crate::{activations, attention, convolution, elementwise, linear, linear_int8, matmul, norm, rope};
+use crate::{activations, attention, convolution, elementwise, linear, linear_int8, linear_integer, matmul, norm, rope};
 
 // Opcodes of steps that only this backend knows; src/backends/wasm/tape_opcodes.ts holds the same.
 const MARK_OUTLIERS: u32 = 100;
@@ -14,6 +14,7 @@ const GROUP_APPLY: u32 = 104;
 const WAIT_SEGMENT: u32 = 105;
 const RELEASE_SEGMENT: u32 = 106;
 const FIND_RANGES: u32 = 107;
+const LINEAR_INTEGER: u32 = 108;
 
 const HEADER: usize = 3;
 
@@ -63,6 +64,7 @@ unsafe fn run_step(opcode: u32, parameters: *const u32, step: u32, context: &Con
         ROUND_ROWS => call!(parameters, activations::round_rows, context),
         FIND_RANGES => call!(parameters, activations::find_ranges, context),
         LINEAR_INT8 => call!(parameters, linear_int8::multiply, context),
+        LINEAR_INTEGER => call!(parameters, linear_integer::run, context),
         GROUP_SUMS => call!(parameters, norm::group_sums, context),
         GROUP_APPLY => call!(parameters, norm::group_apply, context),
         RELEASE_SEGMENT => {

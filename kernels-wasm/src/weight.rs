@@ -2,7 +2,9 @@
 //! needs of a weight is a run of its values as f32; the words below are written by
 //! src/backends/wasm/weight_layout.ts in this order.
 
-use crate::codes::{decode_bits, decode_bytes, decode_nibble_integer, decode_nibble_table};
+use crate::codes::{
+    decode_bits, decode_bytes, decode_nibble_integer, decode_nibble_table, split_bits, split_nibbles,
+};
 use crate::simd::*;
 
 const DTYPE_F16: u32 = 1;
@@ -186,30 +188,45 @@ impl Weight {
         }
     }
 
-    /// Writes the integers code - zero point of a row as i16.
-    pub unsafe fn decode_integers(&self, row: usize, first: usize, count: usize, out: *mut i16) {
+    /// Writes the codes of row `row`, columns [first, first + count), as bytes; may write up to 15 more.
+    pub unsafe fn codes(&self, row: usize, first: usize, count: usize, out: *mut u8) {
         let flat = row * self.columns as usize + first;
-        let zero = self.zero_point as i32;
+        let bits = self.bits as usize;
+        if bits == 8 {
+            return core::ptr::copy_nonoverlapping(self.data.add(flat), out, count);
+        }
         let mut done = 0;
-        if self.bits == 8 {
+        if bits == 4 && flat & 1 == 0 {
             done = count & !15;
-            let zeros = i16x8_splat(zero as i16);
-            for i in (0..done).step_by(16) {
-                let codes = v128_load(self.data.add(flat + i) as *const v128);
-                let low = i16x8_sub(u16x8_extend_low_u8x16(codes), zeros);
-                let high = i16x8_sub(u16x8_extend_high_u8x16(codes), zeros);
-                v128_store(out.add(i) as *mut v128, low);
-                v128_store(out.add(i + 8) as *mut v128, high);
-            }
+            split_nibbles(self.data.add(flat >> 1), done, out);
+        } else if flat & 7 == 0 {
+            done = count & !15;
+            split_bits(self.data.add((flat >> 3) * bits), self.bits, done, out);
         }
         for i in done..count {
-            *out.add(i) = (code_at(self.data, self.bits, flat + i) as i32 - zero) as i16;
+            *out.add(i) = code_at(self.data, self.bits, flat + i) as u8;
         }
     }
 
-    /// What an integer code of `row` is worth, for weights with one scale per row.
-    pub unsafe fn row_scale(&self, row: usize) -> f32 {
-        self.scale.at(row) * self.scale.multiplier
+    #[inline(always)]
+    fn group_of(&self, row: usize, column: usize) -> usize {
+        (row * self.columns as usize + column) / self.group as usize
+    }
+
+    /// What an integer code of `row` is worth at `column`.
+    #[inline(always)]
+    pub unsafe fn group_scale(&self, row: usize, column: usize) -> f32 {
+        self.scale.at(self.group_of(row, column)) * self.scale.multiplier
+    }
+
+    /// What is added to the weight of `row` at `column`.
+    #[inline(always)]
+    pub unsafe fn group_offset(&self, row: usize, column: usize) -> f32 {
+        if self.offset.kind == SCALE_NONE {
+            0.0
+        } else {
+            self.offset.at(self.group_of(row, column))
+        }
     }
 }
 

@@ -12,7 +12,7 @@ import type { MatrixView } from "../operand_view.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
 /** Rows of codes are padded to this; kernels-wasm/src/activations.rs holds the same. */
-const CODE_UNIT = 8;
+const CODE_UNIT = 32;
 
 /** Where the rounded rows of x [m, k] lie in step scratch. */
 export interface RoundedRows {
@@ -20,7 +20,7 @@ export interface RoundedRows {
   readonly scales: number;
   /** [m] float32: the code that means 0. */
   readonly zeros: number;
-  /** [m, k to a multiple of 8] int8; 0 where none were asked for. */
+  /** [m, k to a multiple of 32] int8; 0 where none were asked for. */
   readonly codes: number;
   /** [m, k] float32: what the codes stand for; 0 where none were asked for. */
   readonly values: number;

@@ -2,10 +2,11 @@
 
 import { type Activation, UNARY_KINDS } from "../../ops/op_table.ts";
 import { LLM_INT8_ROWS, type QuantizedActivations } from "../../ops/activation_mode.ts";
-import type { PlanWeight } from "../../plan/plan.ts";
+import type { QuantizedLayout } from "../../quantization/quantized_tensor.ts";
 import type { StepEncoder } from "./encode.ts";
 import { encodeRounding } from "./encode_activations.ts";
 import { invalid, type MatrixView } from "../operand_view.ts";
+import { formWords, type IntegerForm, integerForm } from "./integer_weight.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
 /** output, bias, gate, residual, activation. */
@@ -32,7 +33,35 @@ export function encodeLinear(encoder: StepEncoder): void {
   const mode = encoder.step.attributes.activations;
   const x = encoder.matrix(0);
   if (mode.kind === "llm_int8") return encodeLlmInt8(encoder, x, mode.threshold);
-  encoder.emit(linearWords(encoder, mode.kind === "quantized" ? rounded(encoder, x, mode) : x));
+  if (mode.kind === "float") return encoder.emit(linearWords(encoder, x));
+  const layout = quantizedLayout(encoder);
+  const form = layout && integerForm(layout, x.columns, mode);
+  if (form) return encodeInteger(encoder, x, mode, form);
+  encoder.emit(linearWords(encoder, rounded(encoder, x, mode)));
+}
+
+/** The layout of the weight; undefined when it is dense. */
+function quantizedLayout(encoder: StepEncoder): QuantizedLayout | undefined {
+  const operand = encoder.operand(1);
+  if (operand.kind !== "weight") return undefined;
+  const { format } = encoder.plan.weights[operand.weight];
+  return format.kind === "quantized" ? format.layout : undefined;
+}
+
+/** The words of linear, then scales, zeros and codes of the rows of x, and the form of the weight. */
+function encodeInteger(
+  encoder: StepEncoder,
+  x: MatrixView,
+  mode: QuantizedActivations,
+  form: IntegerForm,
+): void {
+  const { scale } = mode;
+  const { scales, zeros, codes } = encodeRounding(encoder, x, mode, { codes: true });
+  const hasZeros = scale.kind === "static" ? scale.zero !== 0 : scale.mapping === "asymmetric";
+  encoder.emit(
+    [...linearWords(encoder, x), scales, hasZeros ? zeros : 0, codes, ...formWords(form)],
+    TAPE_OPCODE.linearInteger,
+  );
 }
 
 /** x as floats after rounding, in step scratch. */
@@ -65,28 +94,22 @@ function linearWords(encoder: StepEncoder, x: MatrixView): Word[] {
   ];
 }
 
-/** The words of linear, then threshold, marks, row scales and codes: mark, round, multiply. */
+/** The words of linear, then threshold, marks, row scales, codes, form: mark, round, multiply. */
 function encodeLlmInt8(encoder: StepEncoder, x: MatrixView, threshold: number): void {
-  checkInt8Weight(encoder);
+  const layout = quantizedLayout(encoder);
+  const form = layout && integerForm(layout, x.columns, LLM_INT8_ROWS);
+  if (layout?.bits !== 8 || layout.groupSize !== x.columns || !form?.isExact) {
+    throw invalid(
+      "LLM.int8() needs 8-bit integer codes with one scale per row",
+      encoder.operand(1),
+    );
+  }
   const marks = encoder.scratch(x.columns * 4);
   const words = [...linearWords(encoder, x), float(threshold), marks];
   encoder.emit([...words, 0, 0], TAPE_OPCODE.markOutliers);
   const outliers = { threshold, marks };
   const { scales, codes } = encodeRounding(encoder, x, LLM_INT8_ROWS, { codes: true, outliers });
-  encoder.emit([...words, scales, codes], TAPE_OPCODE.linearInt8);
-}
-
-function checkInt8Weight(encoder: StepEncoder): void {
-  const operand = encoder.operand(1);
-  const weight: PlanWeight | undefined = operand.kind === "weight"
-    ? encoder.plan.weights[operand.weight]
-    : undefined;
-  if (weight?.format.kind === "quantized") {
-    const { bits, value, groupSize, offset } = weight.format.layout;
-    const isRowWise = groupSize === weight.shape[1] && offset === null;
-    if (bits === 8 && value.kind === "integer" && isRowWise) return;
-  }
-  throw invalid("LLM.int8() needs 8-bit integer codes with one scale per row", weight?.name);
+  encoder.emit([...words, scales, codes, ...formWords(form)], TAPE_OPCODE.linearInt8);
 }
 
 /** conv2d: output and input sizes, x and its strides, kernel geometry, weight, epilogue. */

@@ -14,6 +14,7 @@ export interface KernelExports {
   ): number;
   scratch_bytes(): number;
   self_test(): number;
+  run_microkernel(kind: number, times: number, scratch: number): number;
   readonly __stack_pointer: WebAssembly.Global;
   readonly __heap_base: WebAssembly.Global;
 }

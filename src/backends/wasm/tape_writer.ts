@@ -10,6 +10,7 @@ export const TAPE_OPCODE = {
   waitSegment: 105,
   releaseSegment: 106,
   findRanges: 107,
+  linearInteger: 108,
 } as const;
 
 /** A parameter word: an integer, or a float by `float()`. */

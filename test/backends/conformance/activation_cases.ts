@@ -38,7 +38,8 @@ const MODES: readonly QuantizedActivations[] = [
   { ...int8({}), scale: { kind: "static", scale: 0, inverse: 0, zero: 0 } },
 ];
 
-function int8(scale: Partial<DynamicScale>): QuantizedActivations {
+/** int8 per row, symmetric unless `scale` says otherwise. */
+export function int8(scale: Partial<DynamicScale>): QuantizedActivations {
   return {
     kind: "quantized",
     dtype: "int8",

@@ -153,9 +153,11 @@ export const FORMATS: readonly TestFormat[] = [
   ...GGUF_FORMATS,
 ];
 
-type PartialLayout = Omit<QuantizedLayout, "offset"> & { offset?: ScaleLayout | null };
+/** A layout with no offset unless it says so. */
+export type PartialLayout = Omit<QuantizedLayout, "offset"> & { offset?: ScaleLayout | null };
 
-function quantized(
+/** A format of quantized weights. */
+export function quantized(
   name: string,
   layout: (random: Random, rows: number, columns: number) => PartialLayout,
 ): TestFormat {
@@ -170,7 +172,8 @@ function quantized(
   };
 }
 
-function integer(bits: number): Pick<QuantizedLayout, "bits" | "value"> {
+/** Codes around the middle of their range. */
+export function integer(bits: number): Pick<QuantizedLayout, "bits" | "value"> {
   return { bits, value: { kind: "integer", zeroPoint: 2 ** (bits - 1) } };
 }
 
@@ -180,7 +183,8 @@ function table(random: Random, bits: number): Pick<QuantizedLayout, "bits" | "va
   return { bits, value: { kind: "table", table: entries } };
 }
 
-function coded(
+/** Scales that are codes. */
+export function coded(
   value: QuantizedLayout["value"],
   bits: number,
   superGroupSize: number,

@@ -6,6 +6,7 @@ import { quantizedActivationCases } from "./activation_cases.ts";
 import { attentionCases } from "./attention_cases.ts";
 import { copyCases } from "./copy_cases.ts";
 import { binaryCases, reduceCases, unaryCases } from "./elementwise_cases.ts";
+import { integerProductCases } from "./integer_cases.ts";
 import { headNormRopeCases, normCases } from "./norm_cases.ts";
 import { conv2dCases, matmulCases } from "./product_cases.ts";
 import {
@@ -30,6 +31,7 @@ export const FAMILIES: Readonly<Record<string, () => ConformanceCase[]>> = {
   "large linear layers": once(largeLinearCases),
   "LLM.int8() linear layers": once(llmInt8Cases),
   "linear layers over rounded activations": once(quantizedActivationCases),
+  "products of integer codes": once(integerProductCases),
   "norms": once(normCases),
   "attention": once(attentionCases),
   "head norms with rotary embedding": once(headNormRopeCases),

@@ -71,7 +71,7 @@ export function unpackCases(): ConformanceCase[] {
 }
 
 /** What follows the product of a linear case. */
-interface Ending {
+export interface Ending {
   readonly activation: Activation;
   readonly bias: boolean;
   readonly gate: "none" | "row" | "rows";
@@ -169,7 +169,7 @@ export const LARGE_FORMATS: readonly string[] = [
   "5-bit integer, 32 f16",
 ];
 
-interface LinearSize {
+export interface LinearSize {
   readonly m: number;
   readonly n: number;
   readonly k: number;

@@ -64,15 +64,16 @@ export function denseWeight(
   return { shape, values, format: { kind: "dense", dtype }, stored: { kind: "dense", tensor } };
 }
 
-/** A quantized weight with random codes and scales; a tenth of the groups are empty (scale 0). */
+/** A quantized weight with random scales and codes (or these); a tenth of the groups are empty (scale 0). */
 export function quantizedWeight(
   random: Random,
   shape: readonly [number, number],
   layout: QuantizedLayout,
+  codeAt = (_index: number): number => random.integer(0, 2 ** layout.bits - 1),
 ): TestWeight {
   const count = shape[0] * shape[1];
   const groups = Math.ceil(count / layout.groupSize);
-  const codes = Array.from({ length: count }, () => random.integer(0, 2 ** layout.bits - 1));
+  const codes = Array.from({ length: count }, (_, index) => codeAt(index));
   const scale = randomScale(random, layout.scale, groups, true);
   const offset = layout.offset && randomScale(random, layout.offset, groups, false);
   const values = codes.map((code, index) => {
