@@ -79,6 +79,23 @@ export {
   IntxWeightOnlyConfig,
   type TorchAoQuantType,
 } from "./src/quantization/torchao_types.ts";
+export {
+  Float8DynamicActivationFloat8WeightConfig,
+  type Float8DynamicOptions,
+  type GranularityPair,
+  Int8DynamicActivationInt8WeightConfig,
+  Int8DynamicActivationIntxWeightConfig,
+  type Int8DynamicIntxOptions,
+  type Int8DynamicOptions,
+  Int8StaticActivationInt8WeightConfig,
+  type Int8StaticOptions,
+} from "./src/quantization/torchao_dynamic.ts";
+export type {
+  ActivationGranularity,
+  ActivationMapping,
+  StaticActivationScale,
+  TorchaoActivations,
+} from "./src/quantization/torchao_activations.ts";
 export type {
   Int4ChooseQParamsAlgorithm,
   Int4PackingFormat,

@@ -30,7 +30,12 @@ export const LAYERS: Readonly<Record<string, Layer>> = {
   errors: { uses: [] },
   tensor: { uses: ["errors"] },
   runtime: { uses: ["errors", "tensor"] },
-  quantization: { uses: FOUNDATION, types: ["ops", "plan", "backends", "io"] },
+  quantization: {
+    uses: FOUNDATION,
+    types: ["ops", "plan", "backends", "io"],
+    // Which modes there are, and their names: it knows no op.
+    files: ["src/ops/activation_mode.ts"],
+  },
   ops: { uses: FOUNDATION, types: ["plan", "quantization"] },
   plan: {
     uses: [...FOUNDATION, "ops"],

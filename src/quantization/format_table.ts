@@ -1,6 +1,6 @@
 /** The table of all formats: what each can do, and what a weight takes in it. */
 
-import type { ActivationMode } from "../ops/activation_mode.ts";
+import { activationsText } from "../ops/activation_mode.ts";
 import type { Shape } from "../tensor/shape.ts";
 import { createQuantizer } from "./auto.ts";
 import { quantizeFormats } from "./formats.ts";
@@ -18,8 +18,8 @@ export interface FormatRow extends FormatCapabilities {
   readonly description: string;
   /** Of the typical layer in bfloat16, with scales, offsets and tables; null where it stays dense. */
   readonly bitsPerWeight: number | null;
-  /** How a linear layer treats its activations: "float", "llm_int8" ... */
-  readonly activations: ActivationMode["kind"];
+  /** How a linear layer treats its activations: "float", "llm_int8", "int8 per row" ... */
+  readonly activations: string;
 }
 
 /** One row per format, in the order of the registry. */
@@ -32,7 +32,7 @@ export function formatTable(): FormatRow[] {
       method: fullName.slice(0, fullName.indexOf(":")),
       description,
       bitsPerWeight: info && bitsPerWeight(TYPICAL_LAYER, info.format),
-      activations: info?.activations.kind ?? "float",
+      activations: activationsText(info?.activations ?? { kind: "float" }),
       onTheFly: true,
       load: true,
       save: true,

@@ -1,11 +1,11 @@
-/** torchao as a quantization method: weight-only formats on the one layout. */
+/** torchao as a quantization method: its formats on the one layout, activations float or rounded. */
 
+import { HalftoneError } from "../errors.ts";
 import type { WeightInfo } from "../ops/graph.ts";
 import type { ActivationMode } from "../ops/activation_mode.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
-import { floatxFormat } from "./floatx.ts";
 import type { Pause } from "./pause.ts";
 import type {
   EncodedWeight,
@@ -17,28 +17,20 @@ import type {
   WrittenTensor,
 } from "./quantizer.ts";
 import { skipsModule } from "./skip_modules.ts";
+import { staticScaleParts, torchaoMode } from "./torchao_activations.ts";
 import { TorchAoConfig } from "./torchao_config.ts";
+import { detectConfig } from "./torchao_detect.ts";
 import { dequantizeZeroPoint } from "./torchao_dequantize.ts";
-import { FORMS, quantizeScheme, schemeLayout } from "./torchao_schemes.ts";
+import { quantizeScheme, schemeLayout } from "./torchao_schemes.ts";
 import { schemeJson, torchaoMetadata } from "./torchao_metadata.ts";
 import { isTorchaoCompanion, isTorchaoWeight, torchaoWeightOf } from "./torchao_parts.ts";
 import {
-  describeTorchao,
   readTorchao,
+  readTorchaoActivations,
   readTorchaoLayout,
-  type StoredTorchao,
   writeTorchao,
 } from "./torchao_tensors.ts";
-import {
-  Float8WeightOnlyConfig,
-  FPXWeightOnlyConfig,
-  INT4_PACKINGS,
-  Int4WeightOnlyConfig,
-  type Int4WeightOnlyOptions,
-  Int8WeightOnlyConfig,
-  IntxWeightOnlyConfig,
-  type TorchAoQuantType,
-} from "./torchao_types.ts";
+import { Int4WeightOnlyConfig, type Int4WeightOnlyOptions } from "./torchao_types.ts";
 
 /** torchao: int8, int4, 1 to 7 bit integers, float8 and small floats. */
 export const TORCHAO: Method = {
@@ -67,6 +59,10 @@ export const TORCHAO: Method = {
     ),
     format("float8wo_e4m3", "float8 e4m3, a scale per row"),
     format("float8wo_e5m2", "float8 e5m2, a scale per row"),
+    format("int8dq", "int8, a scale per row; activations int8 per token"),
+    format("int4dq", "int4, a scale per 32 weights; activations int8 per token"),
+    format("float8dq", "float8 e4m3, a scale for all; activations likewise"),
+    format("float8dq_e4m3_row", "float8 e4m3, a scale per row; activations likewise"),
     ...["1, 1", "2, 1", "2, 2", "3, 2", "3, 3"].map((bits, index) =>
       format(`fp${index + 3}`, `floats of ${bits} exponent and mantissa bits, a scale per row`)
     ),
@@ -104,12 +100,20 @@ class TorchAoQuantizer implements Quantizer {
   }
 
   describe(shape: Shape, dtype: DType = "float32"): WeightInfo | null {
-    const layout = schemeLayout(this.config.quantType.scheme, shape, dtype);
-    return layout && { shape, format: { kind: "quantized", layout }, activations: FLOAT };
+    const { scheme, activations, activationScale = null, multipleOf = 1 } = this.config.quantType;
+    if (shape.some((size) => size % multipleOf !== 0)) return null;
+    const layout = schemeLayout(scheme, shape, dtype);
+    const mode = activations ? torchaoMode(activations, activationScale) : FLOAT;
+    return layout && { shape, format: { kind: "quantized", layout }, activations: mode };
   }
 
-  quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
-    return quantizeScheme(this.config.quantType.scheme, name, dense, pause);
+  async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
+    const { scheme, activations, activationScale } = this.config.quantType;
+    if (activationScale === null) throw missingScale(name);
+    const weight = await quantizeScheme(scheme, name, dense, pause);
+    if (!activationScale || activations?.kind !== "int8") return weight;
+    const parts = staticScaleParts(activationScale, activations.mapping);
+    return { ...weight, verbatim: new Map([...weight.verbatim ?? [], ...parts]) };
   }
 
   weightOf(tensor: string): string {
@@ -126,8 +130,10 @@ class TorchAoQuantizer implements Quantizer {
 
   async describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo> {
     const { stored, layout } = await readTorchaoLayout(name, checkpoint);
+    const { activations, fixed } = await readTorchaoActivations(name, checkpoint);
     const { shape } = stored;
-    return { shape, format: { kind: "quantized", layout }, activations: FLOAT };
+    const mode = activations ? torchaoMode(activations, fixed) : FLOAT;
+    return { shape, format: { kind: "quantized", layout }, activations: mode };
   }
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
@@ -143,40 +149,23 @@ class TorchAoQuantizer implements Quantizer {
   }
 
   fileMetadata(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>> {
-    const { scheme } = this.config.quantType;
+    const { quantType } = this.config;
     return torchaoMetadata(tensors.map(({ name, shape, dtype, quantized }) => {
-      return { name, json: quantized ? schemeJson(scheme, shape, dtype) : null };
+      return { name, json: quantized ? schemeJson(quantType, shape, dtype) : null };
     }));
   }
 }
 
-/** The config that a file's metadata speaks of; null when no weight is torchao's. */
-function detectConfig(checkpoint: TensorReader): Record<string, unknown> | null {
-  for (const tensor of checkpoint.entries.keys()) {
-    const name = torchaoWeightOf(tensor);
-    if (name === tensor || !isTorchaoWeight(name, checkpoint)) continue;
-    return { quantType: quantTypeOf(describeTorchao(name, checkpoint)) };
-  }
-  return null;
-}
-
-function quantTypeOf({ form, shape, bits, groupSize, table }: StoredTorchao): TorchAoQuantType {
-  const [rows, columns] = shape;
-  const whole = groupSize === rows * columns ? "tensor" : groupSize;
-  const granularity = groupSize === columns ? "row" : whole;
-  if (form === "Int8Tensor") return new Int8WeightOnlyConfig({ granularity });
-  const packing = INT4_PACKINGS.find((name) => FORMS[name] === form);
-  if (packing) return new Int4WeightOnlyConfig({ groupSize, int4PackingFormat: packing });
-  if (form === "IntxUnpackedToInt8Tensor") {
-    return new IntxWeightOnlyConfig({ weightDtype: `int${bits}`, granularity: granularity });
-  }
-  if (form === "Float8Tensor") {
-    const weightDtype = table?.[1] === 2 ** -16 ? "float8_e5m2" : "float8_e4m3fn";
-    return new Float8WeightOnlyConfig({ weightDtype, granularity });
-  }
-  const exponentBits = [1, 2, 3, 4, 5].find((exponent) => {
-    const mantissa = bits - 1 - exponent;
-    return mantissa > 0 && floatxFormat(exponent, mantissa).max === table?.[2 ** (bits - 1) - 1];
-  });
-  return new FPXWeightOnlyConfig(exponentBits ?? 1, bits - 1 - (exponentBits ?? 1));
+function missingScale(tensor: string): HalftoneError {
+  return new HalftoneError(
+    "quantization_config",
+    "Cannot quantize a weight for static activations",
+    {
+      tensor,
+      field: "act_quant_scale",
+      found: "nothing",
+      expected: "the scale of the activations",
+      remedy: "Give actQuantScale, or read weights that have scales of their own",
+    },
+  );
 }

@@ -3,6 +3,7 @@
 import { HalftoneError } from "../errors.ts";
 import { JsonNumber, type JsonValue } from "./python_json.ts";
 import type { QuantizationConfig } from "./quantizer.ts";
+import { dynamicTypeOfDict, dynamicTypeOfName } from "./torchao_dynamic.ts";
 import { quantTypeOfDict, quantTypeOfName, type TorchAoQuantType } from "./torchao_types.ts";
 
 /** What a TorchAoConfig may be given. */
@@ -26,7 +27,7 @@ export class TorchAoConfig implements QuantizationConfig {
   /** Modules that stay dense. */
   readonly modulesToNotConvert: readonly string[] | null;
 
-  /** Throws `quantization_config`, or `unsupported` for formats that quantize activations. */
+  /** Throws `quantization_config`, or `unsupported` for packings that are not known here. */
   constructor({ quantType, modulesToNotConvert = null, quantTypeKwargs }: TorchAoOptions) {
     this.quantType = resolved(quantType, quantTypeKwargs);
     this.modulesToNotConvert = checkNames(modulesToNotConvert);
@@ -62,7 +63,10 @@ function resolved(
   quantType: unknown,
   kwargs?: Readonly<Record<string, unknown>>,
 ): TorchAoQuantType {
-  if (typeof quantType === "string") return quantTypeOfName(quantType, plain(kwargs ?? {}));
+  if (typeof quantType === "string") {
+    const plainKwargs = plain(kwargs ?? {});
+    return dynamicTypeOfName(quantType, plainKwargs) ?? quantTypeOfName(quantType, plainKwargs);
+  }
   if (typeof quantType === "object" && quantType !== null && "scheme" in quantType) {
     return quantType as TorchAoQuantType;
   }
@@ -75,7 +79,7 @@ function typeOf(value: unknown): TorchAoQuantType | string {
     return value as TorchAoQuantType | string;
   }
   const dict = value as Readonly<Record<string, unknown>>;
-  if ("_type" in dict) return quantTypeOfDict(dict);
+  if ("_type" in dict) return dynamicTypeOfDict(dict) ?? quantTypeOfDict(dict);
   const keys = Object.keys(dict);
   if (keys.length === 1 && keys[0] === "default") return typeOf(dict.default);
   throw invalid("quant_type", keys.join(", "), 'the one key "default"');

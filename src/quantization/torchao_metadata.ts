@@ -4,7 +4,10 @@ import type { DType } from "../tensor/dtype.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
 import { type JsonValue, pythonJson } from "./python_json.ts";
 import type { Int4PackingFormat } from "./torchao_int4.ts";
-import { FORMS, granularityOf, groupSizeOf, type Scheme } from "./torchao_schemes.ts";
+import { activationsJson, type TorchaoActivations } from "./torchao_activations.ts";
+import { MATMUL } from "./torchao_dynamic.ts";
+import { FORMS, granularityOf, groupSizeOf } from "./torchao_schemes.ts";
+import type { TorchAoQuantType } from "./torchao_types.ts";
 
 /** The metadata of a file: what each tensor is. */
 export function torchaoMetadata(
@@ -15,16 +18,21 @@ export function torchaoMetadata(
   return { ...metadata, tensor_names: pythonJson(tensors.map(({ name }) => name)) };
 }
 
-/** What the header says of a weight made by a scheme. */
-export function schemeJson(scheme: Scheme, shape: Shape, dtype: DType): string {
+/** What the header says of a weight made by a config. */
+export function schemeJson(
+  { scheme, activations, activationScale }: TorchAoQuantType,
+  shape: Shape,
+  dtype: DType,
+): string {
+  const rounding = activations ? activationsJson(activations) : null;
   const group = groupSizeOf(shape, granularityOf(scheme)) ?? shape[1];
   const block = group === elementCount(shape) ? [...shape] : [1, group];
   const names = ["qdata", "scale", "zero_point"];
   switch (scheme.kind) {
     case "int8":
-      return objectJson("Int8Tensor", ["zero_point", "qdata", "scale"], {
-        act_quant_kwargs: null,
-        reduce_range: false,
+      return objectJson("Int8Tensor", int8Names(activations, activationScale !== undefined), {
+        act_quant_kwargs: rounding,
+        reduce_range: scheme.reduceRange ?? false,
         block_size: block,
         dtype: dtypeJson(dtype),
       });
@@ -33,15 +41,15 @@ export function schemeJson(scheme: Scheme, shape: Shape, dtype: DType): string {
         target_dtype: dtypeJson(`int${scheme.bits}`),
         block_size: block,
         dtype: dtypeJson(dtype),
-        activation_quantization: null,
+        activation_quantization: rounding,
       });
     case "int4":
       return int4Json(scheme.packing, block, shape);
     case "float8":
       return objectJson("Float8Tensor", ["qdata", "scale"], {
         block_size: block,
-        mm_config: null,
-        act_quant_kwargs: null,
+        mm_config: rounding && { _type: "Float8MMConfig", _data: MATMUL },
+        act_quant_kwargs: rounding,
         kernel_preference: { _type: "KernelPreference", _data: "AUTO" },
         dtype: dtypeJson(dtype),
       });
@@ -65,6 +73,16 @@ function int4Json(packing: Int4PackingFormat, block: readonly number[], shape: S
     names,
     packing === "PLAIN" ? { ...activations, ...data } : data,
   );
+}
+
+/** The tensors of an Int8Tensor in torchao's order: optional ones first. */
+function int8Names(
+  activations: TorchaoActivations | undefined,
+  isStatic: boolean,
+): string[] {
+  const isAsymmetric = activations?.kind === "int8" && activations.mapping === "ASYMMETRIC";
+  const zero = isAsymmetric ? ["act_quant_zero_point"] : [];
+  return ["zero_point", ...isStatic ? ["act_quant_scale", ...zero] : [], "qdata", "scale"];
 }
 
 function objectJson(type: string, names: readonly string[], data: JsonValue): string {

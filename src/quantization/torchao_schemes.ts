@@ -43,7 +43,12 @@ export type Float8DType = "float8_e4m3fn" | "float8_e5m2";
 
 /** A weight format of torchao. */
 export type Scheme =
-  | { readonly kind: "int8"; readonly granularity: Granularity }
+  | {
+    readonly kind: "int8";
+    readonly granularity: Granularity;
+    /** Codes of seven bits, from -64 to 63. */
+    readonly reduceRange?: boolean;
+  }
   | {
     readonly kind: "intx";
     readonly bits: number;
@@ -60,7 +65,7 @@ export type Scheme =
   | { readonly kind: "floatx"; readonly format: FloatxFormat };
 
 /** The largest finite values. */
-const FLOAT8_MAX: Readonly<Record<Float8DType, number>> = {
+export const FLOAT8_MAX: Readonly<Record<Float8DType, number>> = {
   float8_e4m3fn: 448,
   float8_e5m2: 57344,
 };
@@ -191,7 +196,7 @@ interface Codec {
 function codec(scheme: Scheme, ranges: GroupRanges, dtype: DType): Codec {
   switch (scheme.kind) {
     case "int8":
-      return int8Codec(ranges, dtype);
+      return int8Codec(scheme.reduceRange ? 64 : 128, ranges, dtype);
     case "intx":
       return intxCodec(scheme.bits, scheme.mapping, ranges, dtype);
     case "int4":
@@ -203,13 +208,16 @@ function codec(scheme: Scheme, ranges: GroupRanges, dtype: DType): Codec {
   }
 }
 
-function int8Codec(ranges: GroupRanges, dtype: DType): Codec {
+/** Codes from -`limit` to `limit` - 1. */
+function int8Codec(limit: number, ranges: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
-  const scale = magnitudes(ranges).map((size) => Math.max(round(size / 127.5), INT8_EPSILON));
+  const scale = magnitudes(ranges).map((size) =>
+    Math.max(round(size / (limit - 0.5)), INT8_EPSILON)
+  );
   const encode: Codec["encode"] = (group, values, codes) => {
     const inverse = fround(1 / scale[group]);
     for (let index = 0; index < values.length; index++) {
-      codes[index] = clamp(roundToEven(fround(values[index] * inverse)), -128, 127) + 128;
+      codes[index] = clamp(roundToEven(fround(values[index] * inverse)), -limit, limit - 1) + 128;
     }
   };
   return { scale, zeroPoint: new Float32Array(scale.length), encode };

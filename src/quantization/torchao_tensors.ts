@@ -27,13 +27,20 @@ import {
   expectDType,
   flat,
   invalid,
-  type Json,
   parsed,
   PREFIX,
   shapeOf,
   tagged,
   unwritable,
 } from "./torchao_parts.ts";
+import {
+  ACTIVATION_SCALE,
+  ACTIVATION_ZERO,
+  type StaticActivationScale,
+  staticScale,
+  storedActivations,
+  type TorchaoActivations,
+} from "./torchao_activations.ts";
 import {
   type Float8DType,
   float8Table,
@@ -61,8 +68,10 @@ export function writeTorchao(name: string, weight: EncodedWeight): NamedTensor[]
     part("qdata", codesTensor(weight)),
     part("scale", tensor.scale.values.reshape(shape)),
   ];
-  const zeroPoint = verbatim?.get(ZERO_POINT);
-  return zeroPoint ? [...parts, part("zero_point", zeroPoint)] : parts;
+  const beside = [...verbatim ?? []].map(([suffix, value]) => {
+    return { name: `${moduleOf(name)}.${suffix}`, tensor: value };
+  });
+  return [...parts, ...beside];
 }
 
 function codesTensor({ tensor, form }: EncodedWeight): HostTensor {
@@ -95,7 +104,6 @@ export function describeTorchao(name: string, checkpoint: TensorReader): StoredT
   const qdata = entryOf(name, "qdata", checkpoint);
   const isPacked = int4Form(form) !== undefined || form === "FloatxTensor";
   const shape = shapeOf(name, isPacked ? data.shape : qdata.shape);
-  refuseActivations(name, data);
   refuseScaledActivations(name, checkpoint);
   switch (form) {
     case "Int8Tensor":
@@ -222,8 +230,27 @@ export async function readTorchao(name: string, checkpoint: TensorReader): Promi
     : null;
   // Their product may overflow though both are finite.
   if (offset) checkFinite({ start: 0, values: offset.toFloat32() }, `${module}${PREFIX}zero_point`);
-  const verbatim = zeroPoint && new Map([[ZERO_POINT, zeroPoint]]);
+  const { parts } = await readTorchaoActivations(name, checkpoint);
+  const verbatim = zeroPoint && new Map([[ZERO_POINT, zeroPoint], ...parts]);
   return { form, dtype, verbatim, tensor: tensor(codes, values, offset) };
+}
+
+/** How the activations of a stored weight are rounded, and what is stored of that. */
+export async function readTorchaoActivations(
+  name: string,
+  checkpoint: TensorReader,
+): Promise<{
+  readonly activations: TorchaoActivations | null;
+  readonly fixed: StaticActivationScale | null;
+  readonly parts: ReadonlyMap<string, HostTensor>;
+}> {
+  const activations = storedActivations(name, parsed(name, checkpoint)._data);
+  const parts = new Map<string, HostTensor>();
+  for (const suffix of activations?.kind === "int8" ? [ACTIVATION_SCALE, ACTIVATION_ZERO] : []) {
+    const tensor = `${moduleOf(name)}.${suffix}`;
+    if (checkpoint.entries.has(tensor)) parts.set(suffix, await checkpoint.read(tensor));
+  }
+  return { activations, fixed: staticScale(name, parts), parts };
 }
 
 /** int8 values of `bits` bits as packed codes. */
@@ -266,20 +293,4 @@ function refuseScaledActivations(name: string, checkpoint: TensorReader): void {
     tensor,
     expected: "no such tensor",
   });
-}
-
-function refuseActivations(name: string, data: Json): void {
-  for (const field of ["act_quant_kwargs", "activation_quantization"]) {
-    if (data[field] === undefined || data[field] === null) continue;
-    throw new HalftoneError(
-      "unsupported",
-      "Cannot run a torchao weight that quantizes activations",
-      {
-        tensor: name,
-        field,
-        found: JSON.stringify(data[field]).slice(0, 80),
-        expected: "null (weight-only)",
-      },
-    );
-  }
 }

@@ -7,6 +7,7 @@ import { HalftoneError } from "../errors.ts";
 import { floatxFormat } from "./floatx.ts";
 import { plainNumber, plainText } from "./plain_values.ts";
 import type { JsonValue } from "./python_json.ts";
+import type { StaticActivationScale, TorchaoActivations } from "./torchao_activations.ts";
 import type { Int4ChooseQParamsAlgorithm, Int4PackingFormat } from "./torchao_int4.ts";
 import type { Float8DType, Granularity, MappingType, Scheme } from "./torchao_schemes.ts";
 
@@ -16,6 +17,12 @@ export interface TorchAoQuantType {
   readonly type: string;
   /** What it makes. */
   readonly scheme: Scheme;
+  /** How activations are rounded; they stay float when absent. */
+  readonly activations?: TorchaoActivations;
+  /** The scale of activations, where it is known before. */
+  readonly activationScale?: StaticActivationScale | null;
+  /** A layer whose rows or columns this does not divide stays dense. */
+  readonly multipleOf?: number;
   /** torchao's dictionary. */
   toDict(): { readonly [key: string]: JsonValue };
 }
@@ -223,15 +230,12 @@ export function quantTypeOfName(
     case "float8wo_e4m3":
       return new Float8WeightOnlyConfig();
   }
-  if (DYNAMIC_NAMES.test(name)) throw dynamic(name);
   throw invalid(
     "quant_type",
     name,
-    "int8wo, int4wo, uint1wo to uint7wo, float8wo_e4m3, fp3 to fp7 ...",
+    "int8wo, int4wo, uint1wo to uint7wo, float8wo_e4m3, fp3 to fp7, int8dq, int4dq, float8dq ...",
   );
 }
-
-const DYNAMIC_NAMES = /^(int4dq|int8dq|float8dq|int8_dynamic|float8_dynamic|float8_static)/;
 
 /**
  * uintNwo: torchao has since made UIntXWeightOnlyConfig into this, with the same numbers and codes that
@@ -284,8 +288,7 @@ export function quantTypeOfDict(dict: Json): TorchAoQuantType {
     case "UIntXWeightOnlyConfig":
       return uintxType(Number(plainText(tagOf(data.dtype)).slice(-1)), numberOf(data.group_size));
   }
-  if (/Dynamic|Static/.test(plainText(type))) throw dynamic(plainText(type));
-  throw invalid("quant_type", type, "a weight-only config of torchao");
+  throw invalid("quant_type", type, "a config of torchao that is known here");
 }
 
 function int4OfData(data: Json): TorchAoQuantType {
@@ -308,11 +311,13 @@ function expectNumber(data: Json, field: string, expected: number): void {
   if (found !== expected) throw unsupported(field, found, `${expected}`);
 }
 
-function numberOf(value: unknown): number | undefined {
+/** A number, or undefined where there is none. */
+export function numberOf(value: unknown): number | undefined {
   return value === undefined || value === null ? undefined : plainNumber(value);
 }
 
-function granularityOfJson(value: unknown): Granularity | undefined {
+/** What shares a scale, as torchao's dictionaries say it. */
+export function granularityOfJson(value: unknown): Granularity | undefined {
   if (value === undefined || value === null) return undefined;
   const { _type: type, _data: data } = value as { _type?: string; _data?: Json };
   if (type === "PerTensor") return "tensor";
@@ -322,7 +327,8 @@ function granularityOfJson(value: unknown): Granularity | undefined {
   throw invalid("granularity", type ?? value, "PerRow, PerTensor, PerGroup or PerAxis(0)");
 }
 
-function granularityJson(granularity: Granularity): JsonValue {
+/** The dictionary of a granularity. */
+export function granularityJson(granularity: Granularity): JsonValue {
   if (granularity === "row") return { _type: "PerRow", _version: 1, _data: { dim: -1 } };
   if (granularity === "tensor") return { _type: "PerTensor", _version: 1, _data: {} };
   return { _type: "PerGroup", _version: 1, _data: { group_size: granularity } };
@@ -334,7 +340,8 @@ function checkedGranularity(granularity: Granularity): Granularity {
   throw invalid("granularity", granularity, "row, tensor or a number of columns");
 }
 
-function expectTag(data: Json, field: string, expected: string): void {
+/** Throws `unsupported` where an entry of an enumeration is another than the one we have. */
+export function expectTag(data: Json, field: string, expected: string): void {
   const found = tagOf(data[field]);
   if (found === undefined || plainText(found).toUpperCase() === expected) return;
   throw unsupported(field, found, expected);
@@ -352,28 +359,23 @@ function unsupported(field: string, found: unknown, expected: string): HalftoneE
   });
 }
 
-function tagOf(value: unknown): unknown {
+/** What stands in a tagged value. */
+export function tagOf(value: unknown): unknown {
   return typeof value === "object" && value !== null ? (value as Json)._data : value ?? undefined;
 }
 
-function tag(type: string, data: string): JsonValue {
+/** An entry of an enumeration. */
+export function tag(type: string, data: string): JsonValue {
   return { _type: type, _data: data };
 }
 
-function object(type: string, version: number, data: JsonValue) {
+/** A config object's dictionary. */
+export function object(type: string, version: number, data: JsonValue) {
   return { _type: type, _version: version, _data: data };
 }
 
-function dynamic(found: string): HalftoneError {
-  return new HalftoneError("unsupported", "Cannot quantize activations as torchao does", {
-    field: "quant_type",
-    found,
-    expected: "a weight-only format",
-    remedy: "Use int8wo, int4wo or float8wo_e4m3, or bitsandbytes:int8",
-  });
-}
-
-function invalid(field: string, found: unknown, expected: string): HalftoneError {
+/** A config that torchao would refuse. */
+export function invalid(field: string, found: unknown, expected: string): HalftoneError {
   const message = "Cannot use a torchao config";
   return new HalftoneError("quantization_config", message, { field, found, expected });
 }

@@ -12,6 +12,7 @@ import { BACKEND_NAMES, createBackend } from "../../src/backends/select.ts";
 import { openCheckpoint, readConfig } from "../../src/io/checkpoint.ts";
 import { dequantizeCheckpoint, quantizeCheckpoint } from "../../src/io/quantize_checkpoint.ts";
 import { writeCheckpoint } from "../../src/io/write_checkpoint.ts";
+import { type ActivationMode, activationsText } from "../../src/ops/activation_mode.ts";
 import { linear } from "../../src/ops/builders.ts";
 import { Graph } from "../../src/ops/graph.ts";
 import { buildPlan } from "../../src/plan/build.ts";
@@ -28,6 +29,7 @@ import {
   resolveQuantizer,
 } from "../../src/quantization/weights.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { roundedActivations } from "../backends/conformance/rounded_activations.ts";
 import { type BudgetName, ERROR_BUDGETS } from "../backends/error_budgets.ts";
 import { assertSameTensors, randomValues, tensorOf } from "./support.ts";
 
@@ -86,10 +88,16 @@ function readBoth(weights: ComponentWeights): Promise<QuantizedTensor[]> {
   return Promise.all([FIRST, SECOND].map((name) => quantized(weights, name)));
 }
 
-/** x weight^T in float64, from the dequantized weight. */
-function product(x: Float32Array, tensor: QuantizedTensor): Float64Array {
+/** x weight^T in float64, from the dequantized weight, and x as the mode rounds it. */
+function product(
+  exact: Float32Array,
+  tensor: QuantizedTensor,
+  mode: ActivationMode,
+): Float64Array {
   const [rows, columns] = tensor.shape;
   const weight = dequantize(tensor);
+  const matrix = { rows: exact.length / columns, columns, data: exact };
+  const x = mode.kind === "quantized" ? roundedActivations(matrix, mode).data : exact;
   return Float64Array.from({ length: x.length / columns * rows }, (_, index) => {
     const [row, out] = [Math.floor(index / rows), index % rows];
     let sum = 0;
@@ -119,17 +127,20 @@ async function runLinear(
   }
 }
 
-/** Rounded activations are off by their rounding; a budget of their own says by how much. */
-function budgetOf({ activations }: FormatRow) {
-  const name = activations === "float"
-    ? "linear/quantized"
-    : `linear/${activations} against float` as BudgetName;
-  assert.ok(name in ERROR_BUDGETS, `${name} has no budget`);
-  return ERROR_BUDGETS[name];
-}
+/** LLM.int8() is off by its rounding; a budget of its own says by how much. */
+const BUDGETS: Readonly<Record<ActivationMode["kind"], BudgetName>> = {
+  float: "linear/quantized",
+  quantized: "linear/quantized activations",
+  llm_int8: "linear/llm_int8 against float",
+};
 
-function assertWithin(found: Float32Array, expected: Float64Array, row: FormatRow, where: string) {
-  const budget = budgetOf(row);
+function assertWithin(
+  found: Float32Array,
+  expected: Float64Array,
+  mode: ActivationMode,
+  where: string,
+) {
+  const budget = ERROR_BUDGETS[BUDGETS[mode.kind]];
   let [error, energy, worst, largest] = [0, 0, 0, 0];
   expected.forEach((value, index) => {
     const difference = Math.abs(found[index] - value);
@@ -181,10 +192,11 @@ for (const row of formatTable()) {
         await withWeights(`${folder}/dense`, row.name, async (weights) => {
           const tensor = await quantized(weights, SECOND);
           const x = randomValues(ROWS * MIDDLE, 4, 3);
-          const expected = product(x, tensor);
+          const mode = weights.catalog.lookup(SECOND)!.activations;
+          const expected = product(x, tensor, mode);
           for (const name of BACKEND_NAMES) {
             const found = await runLinear(name, weights, HostTensor.fromFloat32(x, [ROWS, MIDDLE]));
-            assertWithin(found, expected, row, name);
+            assertWithin(found, expected, mode, name);
           }
         });
       });
@@ -213,7 +225,7 @@ for (const row of formatTable()) {
     const config = formats.get(row.name)!.config();
     const quantizer = createQuantizer(config, { library: "diffusers", keepInFloat32: [] });
     const info = quantizer.describe(TYPICAL_LAYER, "bfloat16");
-    assert.equal(row.activations, info?.activations.kind ?? "float");
+    assert.equal(row.activations, activationsText(info?.activations ?? { kind: "float" }));
     if (info === null) return assert.equal(row.bitsPerWeight, null);
     assert.ok(info.format.kind === "quantized", row.name);
     // Scales and tables cost something, and never as much as the codes of the narrowest format.
