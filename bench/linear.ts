@@ -9,13 +9,13 @@
 
 import process from "node:process";
 import { runtimeName, runtimeVersion } from "../src/runtime/system.ts";
-import { linearOperations, openLinear } from "./one_program.ts";
+import { linearWork, openLinear } from "./one_program.ts";
 import { type Sample, spread } from "./suite/measure.ts";
 import { weightCases } from "./weight_cases.ts";
 
 const [m = 768, k = 3072, n = 3072, repetitions = 5] = process.argv.slice(2).map(Number);
 const shape = { m, k, n };
-const rate = (seconds: number) => (linearOperations(shape) / seconds / 1e9).toFixed(1).padStart(6);
+const rate = (seconds: number) => (linearWork(shape).amount / seconds / 1e9).toFixed(1).padStart(6);
 
 console.log(`${runtimeName()} ${runtimeVersion()}: linear ${m} x ${k} x ${n}`);
 for (const threads of [1, 2]) {

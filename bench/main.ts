@@ -6,7 +6,9 @@
  *     deno task bench formats ...       the command line's own: halftone bench formats
  *
  * Without sections, all of them run; `--list` names them. Each runs in a process of its own under each
- * runtime, and its result goes to SECTION_RUNTIME.json in bench/results.
+ * runtime, and its result goes to SECTION_RUNTIME.json in bench/results,
+ * from which tools/generate_performance_doc.ts writes docs/performance.md.
+ *
  * Peers from npm are installed into bench/peers by its own lock file; PyTorch and Diffusers are those of --python.
  * What is missing is reported.
  */
@@ -21,6 +23,7 @@ import { parseArgs } from "node:util";
 import { runtimeName } from "../src/runtime/system.ts";
 import { installPeers } from "./peers/packages.ts";
 import { reportText } from "./suite/report.ts";
+import { resultFile } from "./suite/results.ts";
 import { SECTIONS, sectionsCalled } from "./suite/sections.ts";
 
 const RUNTIME_COMMANDS: Readonly<Record<string, readonly string[]>> = {
@@ -89,7 +92,7 @@ function isThere(runtime: string): boolean {
 
 function runSection(name: string, runtime: string, options: string, results: string): void {
   console.log(`${name} (${runtime}): ${SECTIONS[name]!.about}`);
-  const file = join(results, `${name.replaceAll("-", "_")}_${runtime}.json`);
+  const file = join(results, resultFile(name, runtime));
   const unfinished = `${file}.part`;
   const words = [...RUNTIME_COMMANDS[runtime]!, pathOf("./suite/run_section.ts")];
   const { status } = spawnSync(commandOf(runtime), [...words, name, options, unfinished], {

@@ -7,7 +7,7 @@ import { linear } from "../src/ops/builders.ts";
 import { buildPlan } from "../src/plan/build.ts";
 import { runtimeName, runtimeVersion } from "../src/runtime/system.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
-import { type Contender, timed } from "./suite/measure.ts";
+import { type Contender, timed, type Work } from "./suite/measure.ts";
 import { randomFloats, randomWeight, type WeightCase } from "./weight_cases.ts";
 
 /** A program and the backend it runs on. */
@@ -42,8 +42,8 @@ export interface LinearShape {
 }
 
 /** Multiplications and additions of a linear layer. */
-export function linearOperations({ m, k, n }: LinearShape): number {
-  return 2 * m * k * n;
+export function linearWork({ m, k, n }: LinearShape): Work {
+  return { amount: 2 * m * k * n, unit: "FLOP" };
 }
 
 /** halftone's linear layer over a stored weight, random unless given. */

@@ -4,12 +4,11 @@ import { createWasmBackend, type WasmBackendOptions } from "../src/backends/wasm
 import type { Backend, Program } from "../src/backends/backend.ts";
 import type { FluxTransformer2DModel } from "../src/models/flux_transformer.ts";
 import { TIMESTEP_CHANNELS, timestepEmbedding } from "../src/models/timestep_embedding.ts";
-import { elementCount } from "../src/tensor/shape.ts";
 import type { Component } from "../src/pipelines/component.ts";
 import { plannedMemory } from "../src/pipelines/memory_plan.ts";
 import { Stage } from "../src/pipelines/stage.ts";
 import { StageClock } from "../src/pipelines/stage_clock.ts";
-import type { Plan, PlanStep } from "../src/plan/plan.ts";
+import type { Plan } from "../src/plan/plan.ts";
 import type { HostTensor } from "../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../src/tensor/random.ts";
 
@@ -95,6 +94,12 @@ export class OneStep {
     return this.#denoise.load(this.#sizes);
   }
 
+  /** Loads all weights of the transformer, those of the modulation too. */
+  async loadAll(): Promise<void> {
+    await this.#modulation.load({ steps: 1 });
+    await this.load();
+  }
+
   /** Lets an action run the step with all its inputs in place. */
   step<Result>(
     modulation: HostTensor,
@@ -118,20 +123,4 @@ export class OneStep {
 
 function noise(shape: readonly number[]): HostTensor {
   return new TorchGenerator(0).randn(shape);
-}
-
-/** Multiplications and additions of a plan's linear layers and attentions. */
-export function planOperations({ steps, weights }: Plan): number {
-  return steps.reduce((sum, step) => sum + stepOperations(step, weights), 0);
-}
-
-function stepOperations({ op, inputs, output }: PlanStep, weights: Plan["weights"]): number {
-  const [first, second] = inputs;
-  if (op === "linear" && second?.kind === "weight") {
-    return 2 * elementCount(output.shape) * weights[second.weight]!.shape[1]!;
-  }
-  if (op === "attention" && second?.kind === "activation" && first?.kind === "activation") {
-    return 4 * elementCount(first.shape) * second.shape[0]!;
-  }
-  return 0;
 }

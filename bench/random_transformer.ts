@@ -1,8 +1,12 @@
 /** A Flux transformer of any size with random weights, in memory or in a folder. */
 
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { StoredWeight } from "../src/backends/backend.ts";
 import { checkpointFromSources } from "../src/io/checkpoint.ts";
+import type { WriteCheckpointOptions } from "../src/io/checkpoint_writer.ts";
 import type { Config } from "../src/io/config.ts";
+import { writeGguf } from "../src/io/gguf_writer.ts";
 import { type NamedTensor, writeCheckpoint } from "../src/io/write_checkpoint.ts";
 import { FluxTransformer2DModel } from "../src/models/flux_transformer.ts";
 import { Graph, type Weight, type WeightInfo } from "../src/ops/graph.ts";
@@ -11,6 +15,7 @@ import type { Component } from "../src/pipelines/component.ts";
 import type { PlanWeight, WeightArrangement } from "../src/plan/plan.ts";
 import { createQuantizer } from "../src/quantization/auto.ts";
 import { parseQuantizeFlag } from "../src/quantization/formats.ts";
+import { ggufTypeOfLayout } from "../src/quantization/gguf_blocks.ts";
 import type { QuantizedTensor } from "../src/quantization/quantized_tensor.ts";
 import type { Quantizer } from "../src/quantization/quantizer.ts";
 import { quantizedInfo } from "../src/quantization/weights.ts";
@@ -34,8 +39,8 @@ export function fluxConfig(doubleBlocks: number, singleBlocks: number, heads = 2
   };
 }
 
-/** Learns every weight's shape by letting the model ask for it. */
-class ShapeRecorder extends Graph {
+/** Has every weight a model asks for, as dense bfloat16, and learns its shape. */
+export class ShapeRecorder extends Graph {
   readonly shapes: Map<string, Shape>;
 
   constructor() {
@@ -125,16 +130,42 @@ export async function writeRandomTransformer(
   folder: string,
   config: Config,
   quantize?: string,
+  options?: WriteCheckpointOptions,
 ): Promise<void> {
   const quantizer = quantizerOf(config, quantize);
+  const infos = weightInfos(config, quantizer);
+  if (quantizer?.config.quantMethod === "gguf") {
+    return await writeGgufFolder(folder, config, infos, quantizer);
+  }
   const written = quantizer
     ? { ...config, quantization_config: quantizer.config.toDict() }
     : config;
-  await writeCheckpoint(folder, written, randomTensors(weightInfos(config, quantizer), quantizer));
+  await writeCheckpoint(folder, written, randomTensors(infos, quantizer), options);
+}
+
+async function writeGgufFolder(
+  folder: string,
+  config: Config,
+  infos: ReadonlyMap<string, WeightInfo>,
+  quantizer: Quantizer,
+): Promise<void> {
+  const described = [...infos].map(([name, { shape, format }]) => ({
+    name,
+    shape,
+    type: format.kind === "dense" ? "BF16" as const : ggufTypeOfLayout(format.layout)!,
+  }));
+  mkdirSync(folder, { recursive: true });
+  const metadata = [["general.architecture", { type: "string", value: "flux" }]] as const;
+  await writeGguf(join(folder, "model.gguf"), described, metadata, async function* ({ name }) {
+    for (const { tensor } of randomTensors([[name, infos.get(name)!]], quantizer)) {
+      yield await Promise.resolve(tensor.bytes);
+    }
+  });
+  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
 }
 
 function* randomTensors(
-  infos: ReadonlyMap<string, WeightInfo>,
+  infos: Iterable<readonly [name: string, info: WeightInfo]>,
   quantizer: Quantizer | null,
 ): Generator<NamedTensor> {
   for (const [name, info] of infos) {

@@ -25,7 +25,7 @@ export const attention: Section = {
     const comparison = await compare({
       name: "attention",
       threads: THREADS,
-      operations: 4 * TOKENS * TOKENS * HEADS * HEAD_DIM,
+      work: { amount: 4 * TOKENS * TOKENS * HEADS * HEAD_DIM, unit: "FLOP" },
       rounds,
       subjects: ["halftone"],
       sameWork: true,

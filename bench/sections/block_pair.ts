@@ -3,7 +3,8 @@
 import { execFileSync } from "node:child_process";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { OneStep, planOperations } from "../one_step.ts";
+import { OneStep } from "../one_step.ts";
+import { totalOperations } from "../operations.ts";
 import { fluxConfig, randomTransformer } from "../random_transformer.ts";
 import { compare, type Contender, timed } from "../suite/measure.ts";
 import type { Figure, Section } from "../suite/section.ts";
@@ -33,13 +34,13 @@ export const blockPair: Section = {
   perRuntime: true,
   run: async ({ rounds }) => {
     const opened = await OneStep.open(await randomTransformer(CONFIG), PIXELS, { threads: 1 });
-    const operations = planOperations(opened.plans.denoise);
+    const work = { amount: totalOperations(opened.plans.denoise), unit: "FLOP" } as const;
     await opened.close();
     const comparison = await compare(
       {
         name: "block pair",
         threads: THREADS,
-        operations,
+        work,
         rounds,
         warmUps: 1,
         subjects: FORMS.slice(1).map(({ name }) => name),

@@ -1,9 +1,10 @@
 /** FLUX.1 [schnell]'s shape with random NF4 weights on disk: one step of a 256 x 256 picture. */
 
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
-import { OneStep, planOperations } from "../one_step.ts";
+import { OneStep } from "../one_step.ts";
+import { totalOperations } from "../operations.ts";
+import { peakOfThisProcess } from "../process_memory.ts";
 import { fluxConfig, parameterCount, writeRandomTransformer } from "../random_transformer.ts";
 import type { Section, SectionOptions, SectionResult } from "../suite/section.ts";
 import { FluxTransformer2DModel } from "../../src/models/flux_transformer.ts";
@@ -65,7 +66,7 @@ async function measured(step: OneStep, storedBytes: number): Promise<SectionResu
   );
   if (!finite) throw new Error("the velocity is not finite");
   const { peak } = step.backend.memory();
-  const operations = planOperations(denoise);
+  const operations = totalOperations(denoise);
   return {
     figures: [
       { name: "parameters", value: parameterCount(CONFIG), unit: "weights" },
@@ -73,7 +74,7 @@ async function measured(step: OneStep, storedBytes: number): Promise<SectionResu
       { name: "peak, planned", value: planned, unit: "bytes" },
       { name: "peak, as the backend counted", value: peak, unit: "bytes" },
       { name: "peak beyond weights", value: peak - denoise.weightBytes, unit: "bytes" },
-      { name: "peak of the process", value: processPeak(), unit: "bytes" },
+      { name: "peak of the process", value: peakOfThisProcess(), unit: "bytes" },
       { name: "modulation, loading its weights", value: modulationSeconds, unit: "s" },
       { name: "loading the step's weights", value: loadSeconds, unit: "s" },
       { name: "loading rate", value: denoise.weightBytes / loadSeconds / 1e9, unit: "GB/s" },
@@ -97,11 +98,4 @@ async function seconds<Result>(work: () => Promise<Result>): Promise<[Result, nu
 
 function folderBytes(folder: string): number {
   return readdirSync(folder).reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
-}
-
-/** Most bytes of main memory this process ever held. */
-function processPeak(): number {
-  const status = existsSync("/proc/self/status") ? readFileSync("/proc/self/status", "utf8") : "";
-  const kibibytes = /^VmHWM:\s*(\d+) kB$/m.exec(status)?.[1];
-  return (kibibytes === undefined ? process.resourceUsage().maxRSS : Number(kibibytes)) * 1024;
 }

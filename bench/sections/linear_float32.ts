@@ -4,7 +4,7 @@ import { openJaxMatmul } from "../peers/jax_js.ts";
 import { onnxModel } from "../peers/onnx_model.ts";
 import { openOnnxRuntimeWeb } from "../peers/onnxruntime_web.ts";
 import { openTfjsMatmul } from "../peers/tfjs_wasm.ts";
-import { linearOperations, openLinear } from "../one_program.ts";
+import { linearWork, openLinear } from "../one_program.ts";
 import { compare } from "../suite/measure.ts";
 import type { Section } from "../suite/section.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
@@ -23,7 +23,7 @@ export const linearFloat32: Section = {
         {
           name: "float32 linear",
           threads: THREADS,
-          operations: linearOperations(SHAPE),
+          work: linearWork(SHAPE),
           rounds,
           subjects: ["halftone"],
           sameWork: true,

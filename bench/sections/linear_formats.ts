@@ -1,6 +1,6 @@
 /** What weight-only formats cost a linear layer, against float32 weights. */
 
-import { linearOperations, openLinear } from "../one_program.ts";
+import { linearWork, openLinear } from "../one_program.ts";
 import { compare } from "../suite/measure.ts";
 import type { Section } from "../suite/section.ts";
 import { weightCases } from "../weight_cases.ts";
@@ -18,7 +18,7 @@ export const linearFormats: Section = {
       {
         name: "weight formats",
         threads: THREADS,
-        operations: linearOperations(SHAPE),
+        work: linearWork(SHAPE),
         rounds,
         subjects: cases.map(({ name }) => name).filter((name) => name !== "float32"),
         sameWork: false,

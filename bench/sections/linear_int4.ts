@@ -3,7 +3,7 @@
 import { onnxModel } from "../peers/onnx_model.ts";
 import { openOnnxRuntimeNode } from "../peers/onnxruntime_node.ts";
 import { openOnnxRuntimeWeb } from "../peers/onnxruntime_web.ts";
-import { linearOperations, openLinear } from "../one_program.ts";
+import { linearWork, openLinear } from "../one_program.ts";
 import { compare } from "../suite/measure.ts";
 import type { Section } from "../suite/section.ts";
 import type { StoredWeight } from "../../src/backends/backend.ts";
@@ -34,7 +34,7 @@ async function compared(rounds: number) {
   return await compare({
     name: "4-bit linear",
     threads: THREADS,
-    operations: linearOperations(SHAPE),
+    work: linearWork(SHAPE),
     rounds,
     subjects: ["halftone"],
     sameWork: true,

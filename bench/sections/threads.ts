@@ -1,6 +1,6 @@
 /** What a second thread brings. */
 
-import { linearOperations, openLinear } from "../one_program.ts";
+import { linearWork, openLinear } from "../one_program.ts";
 import { compare } from "../suite/measure.ts";
 import type { Section } from "../suite/section.ts";
 import { int8Activations, weightCase } from "../weight_cases.ts";
@@ -29,7 +29,7 @@ async function compared(form: "float32" | "int8 row", rounds: number) {
   return await compare({
     name: `threads, ${form}`,
     threads: 2,
-    operations: linearOperations(SHAPE),
+    work: linearWork(SHAPE),
     rounds,
     subjects: ["two threads"],
     sameWork: false,

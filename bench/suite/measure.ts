@@ -46,7 +46,7 @@ export interface Measured {
   readonly wall: Spread;
   /** Seconds. */
   readonly processor: Spread;
-  /** Billions of floating-point operations (or their integer equal) per second on the clock. */
+  /** Billions of the comparison's unit per second on the clock. */
   readonly rate?: number;
   /** Frobenius norm of the difference from the first contender's result over that result's norm. */
   readonly distance?: number;
@@ -63,12 +63,19 @@ export interface Ratio {
   readonly most: number;
 }
 
+/** How much one run does. */
+export interface Work {
+  readonly amount: number;
+  /** Floating-point operations, or integer ones in their place; or bytes. */
+  readonly unit: "FLOP" | "B";
+}
+
 /** One piece of work, done by several. */
 export interface Comparison {
   readonly name: string;
   readonly threads: number;
-  /** Floating-point operations of one run. */
-  readonly operations?: number;
+  /** What one run comes to. */
+  readonly work?: Work;
   readonly contenders: readonly Measured[];
   readonly ratios: readonly Ratio[];
   readonly missing: readonly Missing[];
@@ -78,7 +85,7 @@ export interface Comparison {
 export interface ComparisonRequest {
   readonly name: string;
   readonly threads: number;
-  readonly operations?: number;
+  readonly work?: Work;
   readonly rounds: number;
   /** Runs of each contender before any counts: engines compile while they run. */
   readonly warmUps?: number;
@@ -127,7 +134,7 @@ async function takeTurns(
   request: ComparisonRequest,
   contenders: readonly Contender[],
 ): Promise<Omit<Comparison, "missing">> {
-  const { name, threads, operations, rounds, warmUps = 2, subjects, sameWork } = request;
+  const { name, threads, work, rounds, warmUps = 2, subjects, sameWork } = request;
   const samples = contenders.map((): Sample[] => []);
   for (const contender of contenders) {
     for (let i = 0; i < warmUps; i++) await contender.run(i);
@@ -139,20 +146,20 @@ async function takeTurns(
   }
   const distances = sameWork ? await distancesOf(contenders) : [];
   const measured = contenders.map((contender, index) =>
-    measuredOf(contender, samples[index]!, operations, distances[index])
+    measuredOf(contender, samples[index]!, work, distances[index])
   );
-  return { name, threads, operations, contenders: measured, ratios: ratios(measured, subjects) };
+  return { name, threads, work, contenders: measured, ratios: ratios(measured, subjects) };
 }
 
 function measuredOf(
   { name, version, settings = {} }: Contender,
   samples: readonly Sample[],
-  operations: number | undefined,
+  work: Work | undefined,
   distance: number | undefined,
 ): Measured {
   const wall = spread(samples.map((sample) => sample.wall));
   const processor = spread(samples.map((sample) => sample.processor));
-  const rate = operations === undefined ? undefined : operations / wall.median / 1e9;
+  const rate = work && work.amount / wall.median / 1e9;
   return { name, version, settings, wall, processor, rate, distance };
 }
 

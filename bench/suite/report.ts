@@ -15,22 +15,25 @@ export function reportText(
   return lines.join("\n");
 }
 
-function comparisonLines({ name, contenders, ratios, missing }: Comparison): string[] {
+function comparisonLines({ name, work, contenders, ratios, missing }: Comparison): string[] {
   return [
     `  ${name}`,
-    ...contenders.map(contenderLine),
+    ...contenders.map((contender) => contenderLine(contender, work?.unit)),
     ...ratios.map(ratioLine),
     ...missing.map((one) => `    MISSING ${one.name}: ${one.reason}`),
   ];
 }
 
-function contenderLine({ name, version, wall, processor, rate, distance }: Measured): string {
+function contenderLine(
+  { name, version, wall, processor, rate, distance }: Measured,
+  unit: string | undefined,
+): string {
   const milliseconds = (seconds: number) => number(seconds * 1000);
   const parts = [
     `${milliseconds(wall.median)} ms (${milliseconds(wall.least)} to ${milliseconds(wall.most)})`,
     `processor ${milliseconds(processor.median)} ms`,
   ];
-  if (rate !== undefined) parts.push(`${number(rate)} GFLOP/s`);
+  if (rate !== undefined) parts.push(`${number(rate)} G${unit}/s`);
   if (distance !== undefined) parts.push(`distance ${distance.toExponential(1)}`);
   return `    ${name} ${version}: ${parts.join(", ")}`;
 }

@@ -8,8 +8,10 @@ import { linearFloat32 } from "../sections/linear_float32.ts";
 import { linearFormats } from "../sections/linear_formats.ts";
 import { linearInt4 } from "../sections/linear_int4.ts";
 import { linearInt8 } from "../sections/linear_int8.ts";
+import { loading } from "../sections/loading.ts";
 import { modules } from "../sections/modules.ts";
 import { pictureDemo, pictureMid } from "../sections/picture.ts";
+import { quantizeMemory } from "../sections/quantize_memory.ts";
 import { threads } from "../sections/threads.ts";
 import type { Section } from "./section.ts";
 
@@ -25,6 +27,8 @@ export const SECTIONS: Readonly<Record<string, Section>> = {
   "picture-demo": pictureDemo,
   "picture-mid": pictureMid,
   "block-pair": blockPair,
+  loading,
+  "quantize-memory": quantizeMemory,
   modules,
   "flux-schnell": fluxSchnell,
 };

@@ -1,0 +1,102 @@
+/** How fast weights come from files that lie in the page cache, beside reading the files and no more. */
+
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { OneStep } from "../one_step.ts";
+import { fluxConfig, writeRandomTransformer } from "../random_transformer.ts";
+import { compare, type Comparison, type Contender, timed } from "../suite/measure.ts";
+import type { Section, SectionOptions } from "../suite/section.ts";
+import { FluxTransformer2DModel } from "../../src/models/flux_transformer.ts";
+import { openComponent } from "../../src/pipelines/component.ts";
+import { runtimeName, runtimeVersion } from "../../src/runtime/system.ts";
+
+/** A pair of FLUX.1's blocks with all that stands around them. */
+const CONFIG = fluxConfig(1, 1);
+const FORMS: readonly { name: string; quantize?: string; maxShardSize?: number }[] = [
+  { name: "bfloat16, sharded safetensors", maxShardSize: 300e6 },
+  { name: "NF4, safetensors", quantize: "bitsandbytes:nf4" },
+  { name: "Q8_0, GGUF", quantize: "gguf:Q8_0" },
+  { name: "Q4_0, GGUF", quantize: "gguf:Q4_0" },
+];
+const CHUNK_BYTES = 16 * 2 ** 20;
+
+/** The section. */
+export const loading: Section = {
+  about: "loading a block pair's weights from the page cache, beside reading the files alone",
+  perRuntime: true,
+  run: async (options) => {
+    const comparisons: Comparison[] = [];
+    for (const form of FORMS) comparisons.push(await compared(form, options));
+    return { comparisons };
+  },
+};
+
+async function compared(
+  { name, quantize, maxShardSize }: typeof FORMS[number],
+  { models, rounds }: SectionOptions,
+): Promise<Comparison> {
+  const folder = join(models, `pair-${quantize?.replace(":", "-") ?? "bfloat16"}`);
+  const component = join(folder, "transformer");
+  if (!existsSync(join(component, "config.json"))) {
+    await writeRandomTransformer(component, CONFIG, quantize, { maxShardSize });
+  }
+  const files = readdirSync(component).filter((file) => /\.(safetensors|gguf)$/.test(file))
+    .map((file) => join(component, file));
+  const bytes = files.reduce((sum, file) => sum + statSync(file).size, 0);
+  return await compare({
+    name: `loading, ${name}`,
+    threads: 1,
+    work: { amount: bytes, unit: "B" },
+    rounds,
+    subjects: ["halftone"],
+    sameWork: false,
+  }, [
+    { name: "halftone", open: () => Promise.resolve(loader(folder)) },
+    { name: "reading alone", open: () => Promise.resolve(reader(files)) },
+  ]);
+}
+
+/** Opens the component, loads all its weights into WebAssembly memory, and closes it. */
+function loader(folder: string): Contender {
+  return {
+    name: "halftone",
+    version: `${runtimeName()} ${runtimeVersion()}`,
+    run: async () => {
+      const component = await openComponent(
+        folder,
+        "transformer",
+        (config) => new FluxTransformer2DModel(config),
+        {},
+      );
+      const step = await OneStep.open(component, 16, {
+        threads: 1,
+        residentWeightBytes: 3 * 2 ** 30,
+      });
+      const sample = await timed(() => step.loadAll());
+      await step.close();
+      return sample;
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+function reader(files: readonly string[]): Contender {
+  const chunk = new Uint8Array(CHUNK_BYTES);
+  return {
+    name: "reading alone",
+    version: `${runtimeName()} ${runtimeVersion()}`,
+    settings: { call: "readSync", chunk: CHUNK_BYTES },
+    run: () =>
+      timed(() => {
+        for (const file of files) readThrough(file, chunk);
+        return Promise.resolve();
+      }),
+    close: () => Promise.resolve(),
+  };
+}
+
+function readThrough(file: string, chunk: Uint8Array): void {
+  const handle = openSync(file, "r");
+  while (readSync(handle, chunk) > 0);
+  closeSync(handle);
+}
