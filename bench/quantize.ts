@@ -1,27 +1,129 @@
 /**
- * Processor time to quantize one 3072 x 12288 matrix to each GGUF type, on one thread.
+ * Quantizing one bfloat16 matrix to every format on two threads, beside the Python library (for GGUF
+ * ggml's C) doing the same on as many: same matrix, same run, taking turns.
  *
- *     deno run -A bench/quantize.ts [rows]
+ *     deno run -A bench/quantize.ts --python PYTHON --ggml FOLDER [--rows 3072] [--columns 12288]
+ *         [--threads 2] [--rounds 5] [--only TEXT] [--name quantize]
+ *
+ * FOLDER holds ggml's include/ and src/; without it GGUF has no peer. Prints a table; with --name the
+ * numbers also go to bench/results/NAME.json. Seconds are medians; `cpu` counts the processor time of
+ * all threads, which other work on the machine disturbs less than the clock.
  */
 
-import { isGgufQuantType, quantizeBlocks } from "../src/quantization/gguf_quantizers.ts";
-import { GGUF_TYPES } from "../src/quantization/gguf_types.ts";
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import process from "node:process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { createQuantizer } from "../src/quantization/auto.ts";
+import { quantizeFormats } from "../src/quantization/formats.ts";
+import { GGUF_MIXES } from "../src/quantization/gguf_mixes.ts";
+import { createPause } from "../src/quantization/pause.ts";
 import { TorchGenerator } from "../src/tensor/random.ts";
+import { median, thisMachine } from "./machine.ts";
 
-const COLUMNS = 12288;
-const ROWS = 3072;
+/** Seconds of one quantization. */
+interface Seconds {
+  readonly wall: number;
+  readonly cpu: number;
+}
 
-const measured = Number(process.argv[2] ?? ROWS);
-const values = new TorchGenerator(0).randn([measured, COLUMNS]).toFloat32();
+interface PeerAnswer extends Partial<Seconds> {
+  readonly peer?: string;
+}
 
-for (const { name, elements, bytes } of GGUF_TYPES) {
-  if (!isGgufQuantType(name)) continue;
-  const blocks = new Uint8Array(values.length / elements * bytes);
-  quantizeBlocks(name, values.subarray(0, 64 * COLUMNS), blocks); // warm up
-  blocks.fill(0);
-  const start = process.cpuUsage().user; // not the clock: the machine may be busy with other things
-  quantizeBlocks(name, values, blocks);
-  const seconds = (process.cpuUsage().user - start) / 1e6 * ROWS / measured;
-  console.log(`${name.padEnd(8)} ${seconds.toFixed(2)} s for ${ROWS} x ${COLUMNS}`);
+const { values } = parseArgs({
+  options: {
+    python: { type: "string", default: "python3" },
+    ggml: { type: "string" },
+    rows: { type: "string", default: "3072" },
+    columns: { type: "string", default: "12288" },
+    threads: { type: "string", default: "2" },
+    rounds: { type: "string", default: "5" },
+    only: { type: "string", default: "" },
+    name: { type: "string" },
+  },
+});
+const threads = Number(values.threads);
+const shape = [Number(values.rows), Number(values.columns)];
+const matrix = new TorchGenerator(0).randn(shape).cast("bfloat16");
+/** Just large enough for workers; brings them back, as the weight before does in a model. */
+const small = new TorchGenerator(1).randn([256, 8192]).cast("bfloat16");
+
+function pathOf(relative: string): string {
+  return fileURLToPath(new URL(relative, import.meta.url));
+}
+
+/** A mix of GGUF quantizes one matrix as its main type does. */
+function isMix(name: string): boolean {
+  const [, base] = /^gguf:(\w+)_[SML]$/.exec(name) ?? [];
+  return base !== undefined && base in GGUF_MIXES;
+}
+
+/** The Python process, which answers one line per line. */
+function startPeer() {
+  const options = ["--threads", values.threads, ...values.ggml ? ["--ggml", values.ggml] : []];
+  const words = [pathOf("./peers/quantize.py"), ...shape.map(String), ...options];
+  const peer = spawn(values.python, words, { stdio: ["pipe", "pipe", "ignore"] });
+  const lines = createInterface({ input: peer.stdout })[Symbol.asyncIterator]();
+  return {
+    async measure(name: string): Promise<PeerAnswer> {
+      peer.stdin.write(`${name}\n`);
+      const { value, done } = await lines.next();
+      if (done) throw new Error(`The peer ended: try ${values.python} ${words.join(" ")}`);
+      return JSON.parse(value) as PeerAnswer;
+    },
+    end: () => peer.stdin.end(),
+  };
+}
+
+function processorSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
+async function measureOurs(format: ReturnType<typeof quantizeFormats>[number]): Promise<Seconds> {
+  const quantizer = createQuantizer(format.config(), { library: "diffusers", keepInFloat32: [] });
+  await quantizer.quantize("weight", small, createPause(threads));
+  const [clock, processor] = [performance.now(), processorSeconds()];
+  await quantizer.quantize("weight", matrix, createPause(threads));
+  return { wall: (performance.now() - clock) / 1000, cpu: processorSeconds() - processor };
+}
+
+function middle(runs: readonly Partial<Seconds>[]) {
+  const of = (key: keyof Seconds) => {
+    const seconds = runs.flatMap((run) => run[key] ?? []);
+    return seconds.length > 0 ? Number(median(seconds).toFixed(4)) : null;
+  };
+  return { wall: of("wall"), cpu: of("cpu") };
+}
+
+const formats = quantizeFormats().filter(({ fullName }) => {
+  return fullName.includes(values.only) && !isMix(fullName);
+});
+const peer = startPeer();
+const results = [];
+for (const format of formats) {
+  const { fullName: name } = format;
+  const ours: Seconds[] = [];
+  const theirs: PeerAnswer[] = [];
+  for (let round = 0; round <= Number(values.rounds); round++) {
+    const [mine, other] = [await measureOurs(format), await peer.measure(name)];
+    if (round > 0) [ours.push(mine), theirs.push(other)]; // the first one warms up
+  }
+  const [halftone, library] = [middle(ours), middle(theirs)];
+  const ratio = library.cpu === null ? null : Number((halftone.cpu! / library.cpu).toFixed(3));
+  results.push({ format: name, halftone, library, peer: theirs[0].peer ?? null, ratio });
+  console.log(
+    `${name.padEnd(26)} ${halftone.wall} s (cpu ${halftone.cpu})`.padEnd(54) +
+      `${theirs[0].peer ?? "no peer"}: ${library.wall} s (cpu ${library.cpu})`.padEnd(62) +
+      ` ratio ${ratio}`,
+  );
+}
+peer.end();
+if (values.name !== undefined) {
+  const { python: _, ggml: __, name, only: ___, ...settings } = values;
+  const result = { machine: thisMachine(), settings, results };
+  writeFileSync(pathOf(`./results/${name}.json`), `${JSON.stringify(result, null, 2)}\n`);
 }

@@ -3,14 +3,22 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 
-const ROOT = new URL("../kernels-wasm/", import.meta.url);
+/** Hashes the sources of the wasm backend's kernels. */
+export function kernelSourceHash(): string {
+  return sourceHash(new URL("../kernels-wasm/", import.meta.url));
+}
+
+/** Hashes the sources of the kernels that quantize. */
+export function quantizeSourceHash(): string {
+  return sourceHash(new URL("../kernels-quantize/", import.meta.url));
+}
 
 /** Hashes the names and texts of the Rust sources and of the build script. */
-export function kernelSourceHash(): string {
-  const sources = readdirSync(new URL("src/", ROOT)).filter((name) => name.endsWith(".rs")).sort();
+function sourceHash(root: URL): string {
+  const sources = readdirSync(new URL("src/", root)).filter((name) => name.endsWith(".rs")).sort();
   const hash = createHash("sha256");
   for (const name of ["Cargo.toml", "build.sh", ...sources.map((source) => `src/${source}`)]) {
-    const text = readFileSync(new URL(name, ROOT), "utf8");
+    const text = readFileSync(new URL(name, root), "utf8");
     hash.update(`${name}\0${text.replaceAll("\r\n", "\n")}\0`);
   }
   return hash.digest("hex");

@@ -27,6 +27,7 @@ import {
   renamePath,
   statPath,
 } from "../runtime/files.ts";
+import { hasSharedWorkers } from "../runtime/workers.ts";
 import { isFloat } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { type Checkpoint, openCheckpoint, readConfig, type TensorEntry } from "./checkpoint.ts";
@@ -220,7 +221,7 @@ async function quantizeTensor(
     const storage = isFloat(tensor.dtype) ? quantizer.storageType?.(name, tensor.shape) : null;
     return [{ name, tensor: tensor.cast(storage ?? tensor.dtype) }];
   }
-  const dense = await checkpoint.read(name);
+  const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
   const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
   return quantizer.write(name, await quantizer.quantize(name, rounded, createPause()));
 }

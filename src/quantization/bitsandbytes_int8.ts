@@ -13,14 +13,9 @@
 import { HalftoneError } from "../errors.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
-import {
-  bitsOf,
-  checkFinite,
-  type FloatSlice,
-  floatSlices,
-  INFINITY_BITS,
-  largestMagnitude,
-} from "./float_slices.ts";
+import { type EncodeRule, integerCodes } from "./encode_rule.ts";
+import { checkFinite } from "./float_slices.ts";
+import { encodeGroups, groupRanges, magnitudes } from "./groups.ts";
 import type { Pause } from "./pause.ts";
 import { type EncodedWeight, moduleOf, type NamedTensor, type TensorReader } from "./quantizer.ts";
 import type { QuantizedLayout, QuantizedTensor } from "./quantized_tensor.ts";
@@ -32,9 +27,6 @@ const ZERO_POINT = 128;
 
 /** 1 / 127 as bitsandbytes spells it (7.874015718698502e-3), in float32. */
 const ONE_127TH = fround(7.874015718698502e-3);
-
-/** Adding and subtracting this rounds a double below 2^51 to an integer, half to even. */
-const ROUND_TO_EVEN = 6755399441055744;
 
 /** The layout of an int8 matrix. */
 export function int8Layout(shape: Shape): QuantizedLayout {
@@ -54,61 +46,19 @@ export async function quantizeInt8(
   pause: Pause,
 ): Promise<QuantizedTensor> {
   const [rows, columns] = dense.shape;
-  const codes = new Uint8Array(dense.size);
-  const absmax = new Float32Array(rows);
-  for (const slice of floatSlices(dense, columns, "float16")) {
-    if (!measureRows(slice, columns, absmax)) {
-      checkFinite(slice, name, " in float16, which LLM.int8() casts to");
-    }
-    encodeRows(slice, columns, absmax, codes);
-    await pause();
-  }
+  const cast = { toFloat16: true, cause: " in float16, which LLM.int8() casts to" };
+  const absmax = magnitudes(await groupRanges(name, dense, columns, pause, cast));
+  const layout = int8Layout(dense.shape);
+  const options = { groupSize: columns, bits: 8, rule: rowRule(absmax), ...cast };
+  const codes = await encodeGroups(name, dense, options, pause);
   const values = HostTensor.fromFloat32(absmax);
-  return {
-    shape: [rows, columns],
-    layout: int8Layout(dense.shape),
-    codes,
-    scale: { kind: "float", values },
-    offset: null,
-  };
+  return { shape: [rows, columns], layout, codes, scale: { kind: "float", values }, offset: null };
 }
 
-/** Writes the absmax of each row of the slice; false when a value is NaN or infinite. */
-function measureRows(slice: FloatSlice, columns: number, absmax: Float32Array): boolean {
-  const bits = bitsOf(slice.values);
-  const largest = bitsOf(absmax);
-  let finite = true;
-  for (let begin = 0; begin < bits.length; begin += columns) {
-    const magnitude = largestMagnitude(bits, begin, begin + columns);
-    largest[(slice.start + begin) / columns] = magnitude;
-    if (magnitude >= INFINITY_BITS) finite = false;
-  }
-  return finite;
-}
-
-function encodeRows(
-  slice: FloatSlice,
-  columns: number,
-  absmax: Float32Array,
-  codes: Uint8Array,
-): void {
-  for (let begin = 0; begin < slice.values.length; begin += columns) {
-    const row = slice.values.subarray(begin, begin + columns);
-    const start = slice.start + begin;
-    encodeRow(row, absmax[start / columns], codes.subarray(start));
-  }
-}
-
-function encodeRow(row: Float32Array, absmax: number, codes: Uint8Array): void {
-  if (absmax === 0) {
-    codes.fill(ZERO_POINT, 0, row.length);
-    return;
-  }
-  const factor = fround(fround(1 / absmax) * 127); // torch's 127.0 / tensor is a reciprocal first
-  for (let index = 0; index < row.length; index++) {
-    const rounded = fround(row[index] * factor) + ROUND_TO_EVEN - ROUND_TO_EVEN;
-    codes[index] = rounded + ZERO_POINT;
-  }
+/** torch's 127.0 / tensor is a reciprocal first; rows of zeros stay zeros. */
+function rowRule(absmax: Float32Array): EncodeRule {
+  const factor = absmax.map((size) => size === 0 ? 0 : fround(1 / size) * 127);
+  return { rounding: "float32", operation: "multiply", factor, code: integerCodes(-128, 127) };
 }
 
 /** Whether the tensor accompanies an int8 weight. */

@@ -45,24 +45,6 @@ export function checkFinite(slice: FloatSlice, name: string, cause?: string): vo
   );
 }
 
-/** The bits of floats, without a copy. */
-export function bitsOf(values: Float32Array): Int32Array {
-  return new Int32Array(values.buffer, values.byteOffset, values.length);
-}
-
-/** The bits of infinity; those of NaN are larger. */
-export const INFINITY_BITS = 0x7f800000;
-
-/** The largest of the floats' magnitudes as bits, which order as the magnitudes do; NaN is largest. */
-export function largestMagnitude(bits: Int32Array, begin: number, end: number): number {
-  let largest = 0;
-  for (let index = begin; index < end; index++) {
-    const magnitude = bits[index] & 0x7fffffff;
-    if (magnitude > largest) largest = magnitude;
-  }
-  return largest;
-}
-
 function rounded(values: Float32Array, dtype: DType, from: DType): Float32Array {
   return dtype === "float32" || dtype === from
     ? values

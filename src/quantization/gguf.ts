@@ -15,9 +15,12 @@ import {
   staysDense,
   t5Layers,
 } from "./gguf_mixes.ts";
-import { type GgufQuantType, quantizeBlocks } from "./gguf_quantizers.ts";
+import type { GgufQuantType } from "./gguf_quantizers.ts";
 import { blockCount, checkBlockScales, decodeBlocks, encodeBlocks } from "./gguf_tensors.ts";
 import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
+import { refuse } from "./groups.ts";
+import { LARGEST_BLOCK_VALUE } from "./kernel_job.ts";
+import { runKernels } from "./kernel_runs.ts";
 import type { Pause } from "./pause.ts";
 import type { EncodedWeight, Method, NamedTensor, Quantizer, TensorReader } from "./quantizer.ts";
 import { weightOnlyInfo } from "./quantizer.ts";
@@ -146,32 +149,37 @@ export async function quantizeTensor(
 ): Promise<Uint8Array> {
   const { elements, bytes } = ggufTypeInfo(type);
   const out = new Uint8Array(dense.size / elements * bytes);
-  for (const slice of floatSlices(dense, LARGEST_BLOCK)) {
-    checkFinite(slice, name);
-    checkRange(slice, name);
-    quantizeBlocks(type, slice.values, out, slice.start / elements * bytes);
-    await pause();
-  }
+  await runKernels({
+    dense,
+    jobOf: ({ values }) => ({ kind: "blocks", values, type }),
+    take: ({ start, values }, buffer) => {
+      const length = values.count / elements * bytes;
+      out.set(new Uint8Array(buffer, 0, length), start / elements * bytes);
+    },
+    refuse: () => refuseBlocks(name, dense),
+  }, pause);
   checkBlockScales(type, out, name); // infinite for values that float16 scales cannot reach
   return out;
 }
 
-/** No type reaches further with float16 scales; and the squares of larger values could overflow. */
-const LARGEST_VALUE = 2 ** 30;
+/** Names the first value that blocks cannot hold. */
+function refuseBlocks(name: string, dense: HostTensor): never {
+  for (const slice of floatSlices(dense, 1)) checkRange(slice, name);
+  return refuse(name, dense);
+}
 
-function checkRange({ start, values }: FloatSlice, tensor: string): void {
-  const index = values.findIndex((value) => Math.abs(value) > LARGEST_VALUE);
+function checkRange(slice: FloatSlice, tensor: string): void {
+  checkFinite(slice, tensor);
+  const { start, values } = slice;
+  const index = values.findIndex((value) => Math.abs(value) > LARGEST_BLOCK_VALUE);
   if (index < 0) return;
   throw new HalftoneError("non_finite_weight", "Cannot hold a weight with float16 scales", {
     tensor,
     found: `${values[index]} at element ${start + index}`,
-    expected: `at most ${LARGEST_VALUE}`,
+    expected: `at most ${LARGEST_BLOCK_VALUE}`,
     remedy: "The checkpoint is damaged or was saved after training diverged",
   });
 }
-
-/** Slices are whole blocks of every type. */
-const LARGEST_BLOCK = 256;
 
 function infoOf(type: GgufBlockType, shape: Shape): WeightInfo {
   const layout = ggufLayout(type, elementCount(shape) / ggufTypeInfo(type).elements);

@@ -12,7 +12,10 @@ import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
+import { SMALL_FLOATS } from "../tensor/small_float.ts";
+import { float8Codes } from "./encode_rule.ts";
 import { checkFinite } from "./float_slices.ts";
+import { encodeGroups } from "./groups.ts";
 import {
   DEFAULT_SKIP_MODULES_PATTERN,
   LayerwiseCastingConfig,
@@ -86,17 +89,13 @@ class LayerwiseQuantizer implements Quantizer {
 
   async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
     const { storageDtype } = this.config;
-    const { bytes } = dense.cast(storageDtype);
-    await pause();
-    checkFinite({ start: 0, values: dense.toFloat32() }, name);
     const layout = castLayout(storageDtype, dense.size);
-    return encoded(
-      dense.shape,
-      layout,
-      bytes,
-      HostTensor.fromFloat32(Float32Array.of(1)),
-      dense.dtype,
-    );
+    const one = Float32Array.of(1);
+    const code = float8Codes(SMALL_FLOATS[storageDtype]);
+    const rule = { rounding: "float32", operation: "multiply", factor: one, code } as const;
+    const options = { groupSize: dense.size, bits: 8, rule };
+    const bytes = await encodeGroups(name, dense, options, pause);
+    return encoded(dense.shape, layout, bytes, HostTensor.fromFloat32(one), dense.dtype);
   }
 
   /** Biases, convolutions and tables are rounded as well. */

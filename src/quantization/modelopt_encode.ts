@@ -13,10 +13,19 @@
 import { fromFloat32, toFloat32 } from "../tensor/convert.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
+import { SMALL_FLOATS } from "../tensor/small_float.ts";
+import {
+  type CodeRule,
+  type EncodeRule,
+  float8Codes,
+  floatxCodes,
+  integerCodes,
+} from "./encode_rule.ts";
+import { FLOATX_FORMATS } from "./floatx.ts";
 import { encodeGroups, groupRanges, magnitudes } from "./groups.ts";
 import type { ModelOptType } from "./modelopt_config.ts";
 import type { Pause } from "./pause.ts";
-import { type Rounder, rounderOf, roundToEven } from "./rounding.ts";
+import { floatTypeOf, type Rounder, rounderOf, roundToEven } from "./rounding.ts";
 import { torchMean } from "./torch_mean.ts";
 
 const fround = Math.fround;
@@ -34,9 +43,8 @@ export const MODELOPT_NF4: Float32Array = Float32Array.from(
 export const E2M1: Float32Array = Float32Array.from(
   [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6],
 );
-const E2M1_BOUNDS = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5];
 
-/** What a quantizer makes: one code per byte, and the buffers. */
+/** What a quantizer makes: packed codes, and the buffers. */
 export interface ModelOptCodes {
   readonly codes: Uint8Array;
   readonly buffers: ReadonlyMap<string, HostTensor>;
@@ -60,14 +68,14 @@ export async function encodeModelOpt(
 ): Promise<ModelOptCodes> {
   const { groupSize } = blocks;
   const amax = magnitudes(await groupRanges(name, dense, groupSize, pause));
-  const encoder = encoderOf(type, dense, amax, blocks);
-  const codes = await encodeGroups(dense, groupSize, pause, encoder.encode);
-  return { codes, buffers: encoder.buffers };
+  const { rule, buffers } = encoderOf(type, dense, amax, blocks);
+  const bits = type === "FP8" || type === "INT8" ? 8 : 4;
+  return { codes: await encodeGroups(name, dense, { groupSize, bits, rule }, pause), buffers };
 }
 
 interface Encoder {
   readonly buffers: ReadonlyMap<string, HostTensor>;
-  encode(group: number, values: Float32Array, codes: Uint8Array): void;
+  readonly rule: EncodeRule;
 }
 
 function encoderOf(
@@ -102,18 +110,17 @@ function byteEncoder(
     ["_amax", isBlock ? tensor(amax, [amax.length, 1]) : tensor(amax, shape).cast(dense.dtype)],
     ["_scale", tensor(scale, shape).cast(dense.dtype)],
   ]);
-  const encode: Encoder["encode"] = type === "FP8"
-    ? (group, values, codes) => {
-      const scaled = values.map((value) => value === 0 ? value : round(value / scale[group]));
-      codes.set(fromFloat32("float8_e4m3fn", scaled));
-    }
-    : (group, values, codes) => {
-      for (let index = 0; index < values.length; index++) {
-        const quotient = roundToEven(round(values[index] / scale[group]));
-        codes[index] = (Number.isNaN(quotient) ? 0 : clamp(quotient, -128, 127)) + 128;
-      }
-    };
-  return { buffers, encode };
+  const code = type === "FP8" ? float8Codes(SMALL_FLOATS.float8_e4m3fn) : integerCodes(-128, 127);
+  return { buffers, rule: ruleOf(dense, "divide", scale, code) };
+}
+
+function ruleOf(
+  { dtype }: HostTensor,
+  operation: EncodeRule["operation"],
+  factor: Float32Array,
+  code: CodeRule,
+): EncodeRule {
+  return { rounding: floatTypeOf(dtype), operation, factor, code };
 }
 
 /** [] for one scale, [rows, groups of a row] else. */
@@ -128,13 +135,8 @@ function int4Encoder(dense: HostTensor, amax: Float32Array): Encoder {
     ["_amax", tensor(amax, [amax.length, 1])],
     ["_scale", tensor(inverse, [amax.length, 1]).cast(dense.dtype)],
   ]);
-  const encode: Encoder["encode"] = (group, values, codes) => {
-    for (let index = 0; index < values.length; index++) {
-      const scaled = roundToEven(round(values[index] * inverse[group]));
-      codes[index] = Number.isNaN(scaled) ? 0 : clamp(scaled, -8, 7) + 8;
-    }
-  };
-  return { buffers, encode };
+  const code = integerCodes(-8, 7, { nanIsZero: false }); // zeros times infinity, as PyTorch casts NaN
+  return { buffers, rule: ruleOf(dense, "multiply", inverse, code) };
 }
 
 function nf4Encoder(dense: HostTensor, amax: Float32Array, scaleBlock: number): Encoder {
@@ -144,40 +146,21 @@ function nf4Encoder(dense: HostTensor, amax: Float32Array, scaleBlock: number): 
     ["_amax", tensor(amax, [amax.length, 1])],
     ...doubleScales(amax, scaleBlock, dense, round),
   ]);
-  const encode: Encoder["encode"] = dense.dtype === "bfloat16"
-    ? (group, values, codes) => encodeNf4Bfloat16(values, amax[group], round, codes)
-    : (group, values, codes) => {
-      for (let index = 0; index < values.length; index++) {
-        codes[index] = nearest(table, round(values[index] / amax[group]), round);
-      }
-    };
-  return { buffers, encode };
+  const bounds = nearestBounds(table, round);
+  const code = { kind: "levels", bounds, order: Uint8Array.from(table.keys()) } as const;
+  return { buffers, rule: ruleOf(dense, "divide", amax, code) };
 }
 
-let nf4Bfloat16: Uint8Array | null = null;
-
-/** bfloat16 quotients are few enough for a table by their bits. */
-function encodeNf4Bfloat16(
-  values: Float32Array,
-  amax: number,
-  round: Rounder,
-  codes: Uint8Array,
-): void {
-  nf4Bfloat16 ??= nf4CodesOfBfloat16(round);
-  const quotients = new Float32Array(values.length);
-  for (let index = 0; index < values.length; index++) {
-    quotients[index] = round(values[index] / amax);
-  }
-  const bits = new Uint32Array(quotients.buffer);
-  for (let index = 0; index < bits.length; index++) codes[index] = nf4Bfloat16[bits[index] >>> 16];
-}
-
-function nf4CodesOfBfloat16(round: Rounder): Uint8Array {
-  const sample = new Uint32Array(1);
-  const value = new Float32Array(sample.buffer);
-  return Uint8Array.from({ length: 2 ** 16 }, (_, half) => {
-    sample[0] = half << 16;
-    return nearest(MODELOPT_NF4, value[0], round);
+/** The largest numbers of float32 that are not yet nearer to the next entry; found by halving. */
+function nearestBounds(table: Float32Array, round: Rounder): Float32Array {
+  return table.slice(1).map((_, code) => {
+    let [low, high] = [table[code], table[code + 1]];
+    for (;;) {
+      const middle = fround((low + high) / 2);
+      if (middle === low || middle === high) return low;
+      if (nearest(table, middle, round) <= code) low = middle;
+      else high = middle;
+    }
   });
 }
 
@@ -242,35 +225,26 @@ function nvfp4Encoder(dense: HostTensor, amax: Float32Array): Encoder {
   const outer = fround(largest / (6 * 448));
   const inner = fromFloat32("float8_e4m3fn", amax.map((size) => blockScale(size, outer)));
   const scale = toFloat32("float8_e4m3fn", inner).map((value) => value * outer);
-  const [rows, columns] = dense.shape;
+  const [rows] = dense.shape;
   const buffers = new Map([
     ["_amax", tensor(amax, [amax.length, 1])],
     ["_global_amax", tensor(Float32Array.of(largest), [])],
     ["_scale", new HostTensor("float8_e4m3fn", [rows, amax.length / rows], inner)],
     ["_double_scale", tensor(Float32Array.of(outer), [])],
   ]);
-  const encode: Encoder["encode"] = (group, values, codes) => {
-    for (let index = 0; index < values.length; index++) {
-      codes[index] = columns > 0 ? e2m1Code(fround(values[index] / scale[group])) : 0;
-    }
+  const rule: EncodeRule = {
+    rounding: "float32",
+    operation: "divide",
+    factor: scale,
+    code: floatxCodes(FLOATX_FORMATS.fp4, false),
   };
-  return { buffers, encode };
+  return { buffers, rule };
 }
 
 /** A block of zeros has scale 1; so has a tensor of zeros, where ModelOpt gets NaN. */
 function blockScale(size: number, outer: number): number {
   const scale = outer === 0 ? 0 : fround(size / fround(6 * outer));
   return clamp(scale === 0 ? 1 : scale, 2 ** -9, 448);
-}
-
-/** The nearest e2m1 code; ties go up at 0.75, 1.75 and 3.5 and down elsewhere. */
-function e2m1Code(value: number): number {
-  if (Number.isNaN(value)) return 0;
-  const size = Math.abs(value);
-  let code = 0;
-  while (code < E2M1_BOUNDS.length && E2M1_BOUNDS[code] < size) code++;
-  if (size === 0.75 || size === 1.75 || size === 3.5) code++;
-  return code + (value < 0 ? 8 : 0);
 }
 
 function tensor(values: Float32Array, shape: Shape): HostTensor {

@@ -13,7 +13,7 @@ import { HalftoneError } from "../errors.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
-import { packCodes, unpackCodes } from "./codes.ts";
+import { unpackCodes } from "./codes.ts";
 import { checkFinite } from "./float_slices.ts";
 import type { ModelOptType } from "./modelopt_config.ts";
 import { E2M1, MODELOPT_NF4, nf4Scales } from "./modelopt_encode.ts";
@@ -61,7 +61,7 @@ export function modelOptLayout(
   }
 }
 
-/** A weight from its codes (one per byte) and buffers. */
+/** A weight from its codes, packed, and buffers. */
 export function assemble(
   type: ModelOptType,
   shape: readonly [number, number],
@@ -72,7 +72,7 @@ export function assemble(
 ): EncodedWeight {
   const layout = modelOptLayout(type, shape, dtype, groupSize);
   const scale = scaleData(type, layout, buffers, elementCount(shape) / groupSize);
-  const tensor = { shape, layout, codes: packCodes(codes, layout.bits), scale, offset: null };
+  const tensor = { shape, layout, codes, scale, offset: null };
   return { form: type, dtype, verbatim: buffers, tensor };
 }
 
@@ -284,7 +284,7 @@ export async function readModelOpt(
     }
   }
   const { bytes } = await checkpoint.read(name);
-  const codes = unpacked(type, bytes, elementCount(shape));
+  const codes = unpacked(type, bytes);
   const weight = assemble(type, shape, dtype, groupSize, codes, buffers);
   const { scale } = weight.tensor;
   const values = scale.kind === "float" ? scale.values : scale.supers;
@@ -292,10 +292,10 @@ export async function readModelOpt(
   return weight;
 }
 
-function unpacked(type: ModelOptType, bytes: Uint8Array, count: number): Uint8Array {
-  if (type === "FP8") return bytes;
-  if (type === "INT8") return bytes.map((byte) => byte ^ 128);
-  return unpackCodes(type === "NVFP4" ? bytes : bytes.map(swapNibbles), 4, count);
+/** The codes as the layout packs them. */
+function unpacked(type: ModelOptType, bytes: Uint8Array): Uint8Array {
+  if (type === "FP8" || type === "NVFP4") return bytes;
+  return type === "INT8" ? bytes.map((byte) => byte ^ 128) : bytes.map(swapNibbles);
 }
 
 function bufferOf(name: string, buffer: string, checkpoint: TensorReader) {

@@ -1,17 +1,27 @@
 /** Long conversions let the event loop turn now and then, so that a server stays responsive. */
 
-/** Gives way to the event loop; a conversion awaits it between slices. */
-export type Pause = () => Promise<void>;
+import { cpuCount } from "../runtime/system.ts";
+
+/** How a conversion shares the machine with others. */
+export interface Pause {
+  /** Gives way to the event loop; a conversion awaits it between slices. */
+  (): Promise<void>;
+  /** Workers it may use; below 2, or when absent, it works on the calling thread. */
+  readonly threads?: number;
+}
 
 /** Milliseconds of work after which the event loop gets its turn. */
 const BUDGET = 10;
+/** More workers than this wait for the one that hands out the work. */
+const MOST_THREADS = 8;
 
-/** A pause that returns at once until the budget since the last turn is spent. */
-export function createPause(): Pause {
+/** A pause that returns at once until the budget since the last turn is spent; one worker per processor. */
+export function createPause(threads: number = Math.min(MOST_THREADS, cpuCount())): Pause {
   let last = performance.now();
-  return async () => {
+  const pause = async () => {
     if (performance.now() - last < BUDGET) return;
     await new Promise<void>((resolve) => setTimeout(resolve, 0));
     last = performance.now();
   };
+  return Object.assign(pause, { threads });
 }

@@ -15,11 +15,12 @@
  */
 
 import { HalftoneError } from "../errors.ts";
-import { fromFloat32 } from "../tensor/convert.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
+import { SMALL_FLOATS } from "../tensor/small_float.ts";
 import { packCodes, unpackCodes } from "./codes.ts";
+import { type CodeRule, type EncodeRule, float8Codes, integerCodes } from "./encode_rule.ts";
 import { checkFinite } from "./float_slices.ts";
 import { encodeGroups, type GroupRanges, groupRanges, magnitudes } from "./groups.ts";
 import type { Pause } from "./pause.ts";
@@ -33,7 +34,7 @@ import {
   type WrittenTensor,
 } from "./quantizer.ts";
 import type { QuantoDType } from "./quanto_config.ts";
-import { type Rounder, rounderOf, roundToEven } from "./rounding.ts";
+import { floatTypeOf, type Rounder, rounderOf } from "./rounding.ts";
 import { float8Table, scaleType, tableLayout } from "./torchao_schemes.ts";
 
 /** Columns per group, unless they do not divide. */
@@ -76,11 +77,15 @@ export async function quantizeQuanto(
   const ranges = await groupRanges(name, dense, layout.groupSize, pause);
   const round = rounderOf(dtype);
   const { scale, offset } = parameters(kind, layout.bits, ranges, round);
-  const codes = await encodeGroups(dense, layout.groupSize, pause, (group, values, codes) => {
-    if (kind === "float8") return encodeFloat8(values, scale[group], round, codes);
-    if (kind === "int8") return encodeInt8(values, scale[group], round, codes);
-    encodeShifted(values, scale[group], -offset[group], round, 2 ** layout.bits - 1, codes);
-  });
+  const { groupSize, bits } = layout;
+  const rule: EncodeRule = {
+    rounding: floatTypeOf(dtype),
+    operation: "divide",
+    factor: scale,
+    shift: layout.offset ? offset.map((low) => -low) : undefined,
+    code: CODES[kind],
+  };
+  const codes = await encodeGroups(name, dense, { groupSize, bits, rule }, pause);
   const typed = (values: Float32Array) => ({
     kind: "float" as const,
     values: HostTensor.fromFloat32(values).cast(scaleType(dtype)),
@@ -90,7 +95,7 @@ export async function quantizeQuanto(
     tensor: {
       shape,
       layout,
-      codes: packCodes(codes, layout.bits),
+      codes,
       scale: typed(scale),
       offset: layout.offset && typed(offset),
     },
@@ -108,44 +113,13 @@ function parameters(kind: QuantoDType, bits: number, ranges: GroupRanges, round:
   return { scale: magnitudes(ranges).map((size) => round(size / limit)), offset: min };
 }
 
-function encodeInt8(
-  values: Float32Array,
-  scale: number,
-  round: Rounder,
-  codes: Uint8Array,
-): void {
-  for (let index = 0; index < values.length; index++) {
-    const quotient = roundToEven(round(values[index] / scale));
-    codes[index] = Number.isNaN(quotient) ? 128 : clamp(quotient, -128, 127) + 128;
-  }
-}
-
-/** 0 / 0 is NaN in Quanto; here it is 0. */
-function encodeFloat8(
-  values: Float32Array,
-  scale: number,
-  round: Rounder,
-  codes: Uint8Array,
-): void {
-  const quotients = values.map((value) => {
-    return value === 0 ? value : clamp(round(value / scale), -FLOAT8_MAX, FLOAT8_MAX);
-  });
-  codes.set(fromFloat32("float8_e4m3fn", quotients));
-}
-
-function encodeShifted(
-  values: Float32Array,
-  scale: number,
-  shift: number,
-  round: Rounder,
-  largest: number,
-  codes: Uint8Array,
-): void {
-  for (let index = 0; index < values.length; index++) {
-    const quotient = roundToEven(round(round(values[index] + shift) / scale));
-    codes[index] = Number.isNaN(quotient) ? 0 : clamp(quotient, 0, largest);
-  }
-}
+/** 0 / 0 is NaN in Quanto's float8; here it is 0. */
+const CODES: Readonly<Record<QuantoDType, CodeRule>> = {
+  float8: float8Codes(SMALL_FLOATS.float8_e4m3fn, FLOAT8_MAX),
+  int8: integerCodes(-128, 127),
+  int4: integerCodes(0, 15),
+  int2: integerCodes(0, 3),
+};
 
 /** The weight in its own type, every step rounded to it; null where float32 arithmetic is the same. */
 export function dequantizeQuanto({ tensor, dtype }: EncodedWeight): HostTensor | null {
@@ -376,8 +350,4 @@ function entryOf(tensor: string, checkpoint: TensorReader) {
 function mismatch(tensor: string, found: string, expected: string): HalftoneError {
   const message = "Cannot read a Quanto weight";
   return new HalftoneError("tensor_shape_mismatch", message, { tensor, found, expected });
-}
-
-function clamp(value: number, low: number, high: number): number {
-  return value < low ? low : value > high ? high : value;
 }

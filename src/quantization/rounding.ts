@@ -1,6 +1,7 @@
 /** Rounding as PyTorch's CPU kernels do it: every result of a half-precision op is rounded to its type. */
 
 import type { DType } from "../tensor/dtype.ts";
+import type { FloatType } from "./encode_rule.ts";
 
 /** Rounds a number to a type's nearest value, ties to even. */
 export type Rounder = (value: number) => number;
@@ -11,6 +12,11 @@ const INTEGER = 6755399441055744;
 /** The nearest integer, half to even, as torch.round. */
 export function roundToEven(value: number): number {
   return Math.abs(value) < 2 ** 51 ? value + INTEGER - INTEGER : value;
+}
+
+/** The type that results are rounded to; other types than the 16-bit ones compute in float32. */
+export function floatTypeOf(dtype: DType): FloatType {
+  return dtype === "bfloat16" || dtype === "float16" ? dtype : "float32";
 }
 
 /** The rounder of float32, bfloat16 or float16; other types compute in float32. */

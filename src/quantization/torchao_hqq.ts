@@ -90,7 +90,7 @@ async function refineZeros(
 }
 
 /** The code of a value. */
-export function hqqCode(value: number, inverse: number, zero: number): number {
+function hqqCode(value: number, inverse: number, zero: number): number {
   const code = roundToEven(f32(f32(value * inverse) + zero));
   return code < 0 ? 0 : code > 15 ? 15 : code;
 }

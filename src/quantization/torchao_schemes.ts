@@ -12,18 +12,19 @@
  * A row of zeros gives 0 / 0 in float8: torchao stores NaN there, we store 0.
  */
 
-import { fromFloat32, toFloat32 } from "../tensor/convert.ts";
+import { toFloat32 } from "../tensor/convert.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
-import { packCodes } from "./codes.ts";
-import { FLOATX_FORMATS, floatxEncodeTable, type FloatxFormat, floatxTable } from "./floatx.ts";
+import { SMALL_FLOATS } from "../tensor/small_float.ts";
+import { type EncodeRule, float8Codes, floatxCodes, integerCodes } from "./encode_rule.ts";
+import { FLOATX_FORMATS, type FloatxFormat, floatxTable } from "./floatx.ts";
 import { encodeGroups, type GroupRanges, groupRanges, magnitudes } from "./groups.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, ScaleDType, ScaleLayout } from "./quantized_tensor.ts";
 import type { EncodedWeight } from "./quantizer.ts";
-import { rounderOf, roundToEven, smallestNormal } from "./rounding.ts";
-import { chooseHqqParameters, hqqCode, MOST_INVERSE } from "./torchao_hqq.ts";
+import { floatTypeOf, rounderOf, roundToEven, smallestNormal } from "./rounding.ts";
+import { chooseHqqParameters, MOST_INVERSE } from "./torchao_hqq.ts";
 import {
   type Int4ChooseQParamsAlgorithm,
   type Int4PackingFormat,
@@ -125,17 +126,18 @@ export async function quantizeScheme(
   const source = dense.cast(sourceType(scheme, dense.dtype));
   const { shape, dtype } = source;
   const layout = schemeLayout(scheme, shape, dtype)!;
-  const ranges = await groupRanges(name, source, layout.groupSize, pause);
-  const { encode, ...made } = isHqq(scheme)
-    ? await hqqCodec(source, layout.groupSize, ranges, pause)
+  const { groupSize, bits } = layout;
+  const ranges = await groupRanges(name, source, groupSize, pause);
+  const { rule, ...made } = isHqq(scheme)
+    ? await hqqCodec(source, groupSize, ranges, pause)
     : codec(scheme, ranges, dtype);
   const { scale, offset } = made;
-  const codes = await encodeGroups(source, layout.groupSize, pause, encode);
+  const codes = await encodeGroups(name, source, { groupSize, bits, rule }, pause);
   return {
     tensor: {
       shape: [shape[0], shape[1]],
       layout,
-      codes: packCodes(codes, layout.bits),
+      codes,
       scale: { kind: "float", values: scalesAs(layout.scale, scale) },
       offset: layout.offset && {
         kind: "float",
@@ -156,7 +158,7 @@ export const SCALE_AND_ZERO = "_weight_scale_and_zero";
 
 /** What torchao stores and the layout has not: integer zero points, and what pads tiles. */
 function verbatimOf(
-  { scale, offset, zeroPoint, padding }: Omit<Codec, "encode">,
+  { scale, offset, zeroPoint, padding }: Omit<Codec, "rule">,
   { shape }: HostTensor,
   groupSize: number,
 ): ReadonlyMap<string, HostTensor> | undefined {
@@ -190,7 +192,7 @@ interface Codec {
   readonly zeroPoint?: Float32Array;
   /** The scale and zero of groups that only pad a tile. */
   readonly padding?: readonly [number, number];
-  encode(group: number, values: Float32Array, codes: Uint8Array): void;
+  readonly rule: EncodeRule;
 }
 
 function codec(scheme: Scheme, ranges: GroupRanges, dtype: DType): Codec {
@@ -214,13 +216,13 @@ function int8Codec(limit: number, ranges: GroupRanges, dtype: DType): Codec {
   const scale = magnitudes(ranges).map((size) =>
     Math.max(round(size / (limit - 0.5)), INT8_EPSILON)
   );
-  const encode: Codec["encode"] = (group, values, codes) => {
-    const inverse = fround(1 / scale[group]);
-    for (let index = 0; index < values.length; index++) {
-      codes[index] = clamp(roundToEven(fround(values[index] * inverse)), -limit, limit - 1) + 128;
-    }
+  const rule: EncodeRule = {
+    rounding: "float32",
+    operation: "multiply",
+    factor: scale.map((size) => 1 / size),
+    code: integerCodes(-limit, limit - 1, { origin: -128 }),
   };
-  return { scale, zeroPoint: new Float32Array(scale.length), encode };
+  return { scale, zeroPoint: new Float32Array(scale.length), rule };
 }
 
 function intxCodec(
@@ -237,14 +239,13 @@ function intxCodec(
       return clamp(low - roundToEven(round(Math.min(min, 0) / scale[group])), low, high);
     })
     : new Float32Array(scale.length);
-  const encode: Codec["encode"] = (group, values, codes) => {
-    const inverse = round(1 / scale[group]);
-    const zero = zeroPoint[group];
-    for (let index = 0; index < values.length; index++) {
-      codes[index] = clamp(roundToEven(round(values[index] * inverse)) + zero, low, high) - low;
-    }
+  const rule: EncodeRule = {
+    rounding: floatTypeOf(dtype),
+    operation: "multiply",
+    factor: scale.map((size) => round(1 / size)),
+    code: integerCodes(low, high, { zero: zeroPoint }),
   };
-  return { scale, zeroPoint, offset: offsetsOf(zeroPoint, scale), encode };
+  return { scale, zeroPoint, offset: offsetsOf(zeroPoint, scale), rule };
 }
 
 function intxScales(
@@ -276,13 +277,14 @@ function int4Codec({ min, max }: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
   const exact = min.map((low, group) => Math.max(fround(max[group] - low), fround(1e-6)) / 15);
   const zero = min.map((low, group) => low + fround(exact[group] * 8));
-  const encode: Codec["encode"] = (group, values, codes) => {
-    for (let index = 0; index < values.length; index++) {
-      const shifted = fround(values[index] - min[group]);
-      codes[index] = clamp(roundToEven(fround(shifted / exact[group])), 0, 15);
-    }
+  const rule: EncodeRule = {
+    rounding: "float32",
+    operation: "divide",
+    factor: exact,
+    shift: min.map((low) => -low),
+    code: integerCodes(0, 15),
   };
-  return { scale: exact.map(round), offset: zero.map(round), encode };
+  return { scale: exact.map(round), offset: zero.map(round), rule };
 }
 
 /** Everything in the weight's type, bfloat16; the range need not hold 0. */
@@ -291,14 +293,14 @@ function tinygemmCodec({ min, max }: GroupRanges, dtype: DType): Codec {
   const least = smallestNormal(dtype);
   const scale = min.map((low, group) => Math.max(round(round(max[group] - low) / 15), least));
   const offset = min.map((low, group) => round(low + scale[group] * 8));
-  const encode: Codec["encode"] = (group, values, codes) => {
-    const low = round(offset[group] - scale[group] * 8);
-    for (let index = 0; index < values.length; index++) {
-      const steps = round(round(values[index] - low) / scale[group]);
-      codes[index] = clamp(roundToEven(steps), 0, 15);
-    }
+  const rule: EncodeRule = {
+    rounding: floatTypeOf(dtype),
+    operation: "divide",
+    factor: scale,
+    shift: offset.map((middle, group) => -round(middle - scale[group] * 8)),
+    code: integerCodes(0, 15),
   };
-  return { scale, offset, padding: [least, least * 8], encode };
+  return { scale, offset, padding: [least, least * 8], rule };
 }
 
 function isHqq(scheme: Scheme): boolean {
@@ -317,12 +319,13 @@ async function hqqCodec(
   const scale = inverse.map((size) => 1 / size);
   const offset = zero.map((steps, group) => round(fround(8 - steps) * scale[group]));
   const least = fround(1 / MOST_INVERSE);
-  const encode: Codec["encode"] = (group, values, codes) => {
-    for (let index = 0; index < values.length; index++) {
-      codes[index] = hqqCode(values[index], inverse[group], zero[group]);
-    }
+  const rule: EncodeRule = {
+    rounding: "float32",
+    operation: "multiply",
+    factor: inverse,
+    code: integerCodes(0, 15, { bias: zero }),
   };
-  return { scale: scale.map(round), offset, padding: [round(least), round(8 * least)], encode };
+  return { scale: scale.map(round), offset, padding: [round(least), round(8 * least)], rule };
 }
 
 /** Asymmetric with an integer zero point, codes 0 to 15. */
@@ -332,14 +335,14 @@ function plainInt32Codec(ranges: GroupRanges, dtype: DType): Codec {
   const zeroPoint = ranges.min.map((min, group) => {
     return clamp(-roundToEven(round(Math.min(min, 0) / scale[group])), 0, 15);
   });
-  const encode: Codec["encode"] = (group, values, codes) => {
-    const inverse = round(1 / scale[group]);
-    for (let index = 0; index < values.length; index++) {
-      const steps = roundToEven(round(values[index] * inverse)) + zeroPoint[group];
-      codes[index] = clamp(steps, 0, 15);
-    }
+  const rule: EncodeRule = {
+    rounding: floatTypeOf(dtype),
+    operation: "multiply",
+    factor: scale.map((size) => round(1 / size)),
+    // An inverse beyond float16 times 0 is NaN, which PyTorch casts to 0.
+    code: integerCodes(0, 15, { zero: zeroPoint, nanIsZero: false }),
   };
-  return { scale, zeroPoint, offset: offsetsOf(zeroPoint, scale), encode };
+  return { scale, zeroPoint, offset: offsetsOf(zeroPoint, scale), rule };
 }
 
 const INT4_CODECS: Readonly<
@@ -350,32 +353,17 @@ function float8Codec(float8: Float8DType, ranges: GroupRanges, dtype: DType): Co
   const round = rounderOf(dtype);
   const limit = FLOAT8_MAX[float8];
   const scale = magnitudes(ranges).map((size) => round(size / limit));
-  const encode: Codec["encode"] = (group, values, codes) => {
-    const scaled = values.map((value) =>
-      clamp(value === 0 ? value : value / scale[group], -limit, limit)
-    );
-    codes.set(fromFloat32(float8, scaled));
-  };
-  return { scale, encode };
+  const code = float8Codes(SMALL_FLOATS[float8], limit);
+  return { scale, rule: { rounding: "float32", operation: "divide", factor: scale, code } };
 }
 
 function floatxCodec(format: FloatxFormat, ranges: GroupRanges, dtype: DType): Codec {
-  const table = floatxEncodeTable(format);
   const round = rounderOf(dtype);
   const scale = magnitudes(ranges).map((size) =>
     round(fround(Math.max(size, fround(1e-12)) / format.max))
   );
-  const encode: Codec["encode"] = (group, values, codes) => {
-    const scaled = new Float32Array(values.length);
-    for (let index = 0; index < values.length; index++) {
-      scaled[index] = values[index] === 0 ? values[index] : values[index] / scale[group];
-    }
-    const bits = new Uint32Array(scaled.buffer);
-    for (let index = 0; index < bits.length; index++) {
-      codes[index] = table[(bits[index] >>> 16) * 2 + ((bits[index] & 0xffff) === 0 ? 0 : 1)];
-    }
-  };
-  return { scale, encode };
+  const code = floatxCodes(format);
+  return { scale, rule: { rounding: "float32", operation: "divide", factor: scale, code } };
 }
 
 /** The scheme of one of torchao's small floats, 3 to 7 bits. */

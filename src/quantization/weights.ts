@@ -8,6 +8,7 @@ import type { StoredWeight, WeightSource } from "../backends/backend.ts";
 import { HalftoneError, invalidOption } from "../errors.ts";
 import type { WeightCatalog, WeightInfo } from "../ops/graph.ts";
 import type { PlanWeight } from "../plan/plan.ts";
+import { hasSharedWorkers } from "../runtime/workers.ts";
 import { type DType, isFloat, itemSize } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
@@ -194,7 +195,7 @@ function quantizingLoader(
   { checkpoint, options }: LoaderContext,
 ): Loader {
   const read = async () => {
-    const dense = await checkpoint.read(name);
+    const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
     const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
     return quantized(await quantizer.quantize(name, rounded, createPause()));
   };

@@ -18,12 +18,17 @@ export interface SpawnedWorker {
 
 /** Whether workers and shared memory are both there. */
 export function hasSharedWorkers(): boolean {
-  return typeof Worker === "function" && typeof SharedArrayBuffer === "function";
+  return hasWorkers() && typeof SharedArrayBuffer === "function";
+}
+
+/** Whether there are workers. */
+export function hasWorkers(): boolean {
+  return typeof Worker === "function";
 }
 
 /** Starts a module worker. Throws `backend_unavailable` where there are none. */
 export function spawnWorker(url: URL, name: string): SpawnedWorker {
-  if (typeof Worker !== "function") {
+  if (!hasWorkers()) {
     throw new HalftoneError("backend_unavailable", "Cannot start a worker: there are none here");
   }
   const worker = new Worker(url, { type: "module", name });

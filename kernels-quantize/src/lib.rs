@@ -1,0 +1,63 @@
+//! The kernels that quantize weights. Each call works on a run of a dense matrix that the host has copied
+//! into the module's memory, and writes what it makes of it beside. Results are the bytes that the Python
+//! libraries give on a CPU: every product, quotient and sum is rounded to float32, in their order.
+//!
+//! Nothing here allocates, and nothing is fused: a run gives the same bytes on every machine.
+
+#![no_std]
+#![allow(clippy::missing_safety_doc, clippy::too_many_arguments, clippy::needless_range_loop)]
+
+mod blocks_32;
+mod blocks_fp4;
+mod blocks_iq4;
+mod blocks_k;
+mod encode;
+mod lanes;
+mod numbers;
+mod pack;
+mod ranges;
+mod searches;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    core::arch::wasm32::unreachable()
+}
+
+/// The least and largest value of each group that the run touches; 1 when all values are finite, else 0.
+/// `head` values belong to the first group, `group` to each of the others.
+#[no_mangle]
+pub unsafe extern "C" fn ranges(
+    input: *const u8,
+    dtype: u32,
+    count: usize,
+    head: usize,
+    group: usize,
+    least: *mut f32,
+    largest: *mut f32,
+) -> u32 {
+    u32::from(ranges::run(input, dtype, count, head, group, least, largest))
+}
+
+/// Codes of a run, packed; 1 when all values are finite, else 0.
+#[no_mangle]
+pub unsafe extern "C" fn encode(rule: *const encode::Rule, input: *const u8, out: *mut u8) -> u32 {
+    u32::from(encode::run(&*rule, input, out))
+}
+
+/// Blocks of GGUF; 1 when all values are finite and in the range of float16 scales, else 0.
+#[no_mangle]
+pub unsafe extern "C" fn blocks(
+    kind: u32,
+    input: *const u8,
+    dtype: u32,
+    count: usize,
+    out: *mut u8,
+) -> u32 {
+    let good = match kind {
+        0..=4 => blocks_32::run(kind, input, dtype, count, out),
+        5..=9 => blocks_k::run(kind, input, dtype, count, out),
+        10 | 11 => blocks_iq4::run(kind, input, dtype, count, out),
+        _ => blocks_fp4::run(kind, input, dtype, count, out),
+    };
+    u32::from(good)
+}

@@ -1,0 +1,136 @@
+/** The kernels that quantize in TypeScript: what they mean, and what runs where there is no WebAssembly. */
+
+import { toFloat32 } from "../tensor/convert.ts";
+import { packCodes } from "./codes.ts";
+import type { CodeRule, EncodeRule, SmallFloatCodes } from "./encode_rule.ts";
+import { quantizeBlocks } from "./gguf_quantizers.ts";
+import { forEachGroup } from "./group_runs.ts";
+import {
+  type BlocksJob,
+  type EncodeJob,
+  type JobGroups,
+  type KernelJob,
+  LARGEST_BLOCK_VALUE,
+  type QuantizeKernels,
+  type RangesJob,
+  resultBytes,
+} from "./kernel_job.ts";
+import { rounderOf, roundToEven } from "./rounding.ts";
+
+/** The kernels in TypeScript. */
+export const REFERENCE_KERNELS: QuantizeKernels = { run };
+
+function run(job: KernelJob, input: Uint8Array, result: ArrayBuffer): boolean {
+  const { dtype, toFloat16 } = job.values;
+  const floats = toFloat32(dtype, input.slice()); // the result may take the place of the values
+  const values = toFloat16 ? floats.map(rounderOf("float16")) : floats;
+  new Uint8Array(result, 0, resultBytes(job)).set(resultOf(job, values));
+  const limit = job.kind === "blocks" ? LARGEST_BLOCK_VALUE : Number.MAX_VALUE;
+  return values.every((value) => Math.abs(value) <= limit);
+}
+
+function resultOf(job: KernelJob, values: Float32Array): Uint8Array {
+  switch (job.kind) {
+    case "ranges":
+      return ranges(job, values);
+    case "encode":
+      return encode(job, values);
+    case "blocks":
+      return blocks(job, values);
+  }
+}
+
+/** Indices of the groups' parts; groups count from the run's first. */
+function eachGroup(
+  { head, groupSize }: JobGroups,
+  count: number,
+  visit: (group: number, begin: number, end: number) => void,
+): void {
+  if (head >= count) return visit(0, 0, count);
+  forEachGroup(groupSize - head, count, groupSize, visit);
+}
+
+function ranges(job: RangesJob, values: Float32Array): Uint8Array {
+  const result = new Float32Array(resultBytes(job) / 4);
+  const groups = result.length / 2;
+  eachGroup(job, values.length, (group, begin, end) => {
+    let low = values[begin], high = values[begin];
+    for (let index = begin; index < end; index++) {
+      const value = values[index];
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    result[group] = low;
+    result[groups + group] = high;
+  });
+  return new Uint8Array(result.buffer);
+}
+
+function encode(job: EncodeJob, values: Float32Array): Uint8Array {
+  const codes = new Uint8Array(values.length);
+  eachGroup(job, values.length, (group, begin, end) => {
+    const encoder = encoderOf(job.rule.code, group);
+    const keepsZero = job.rule.code.kind === "float"; // whatever it is divided by
+    for (let index = begin; index < end; index++) {
+      const value = values[index];
+      codes[index] = encoder(keepsZero && value === 0 ? value : scaled(job.rule, group, value));
+    }
+  });
+  return packCodes(codes, job.bits);
+}
+
+function scaled({ rounding, operation, factor, shift }: EncodeRule, group: number, value: number) {
+  const round = rounderOf(rounding);
+  const shifted = shift ? round(value + shift[group]) : value;
+  return round(operation === "multiply" ? shifted * factor[group] : shifted / factor[group]);
+}
+
+function encoderOf(code: CodeRule, group: number): (y: number) => number {
+  switch (code.kind) {
+    case "integer": {
+      const { low, high, origin, bias, zero, nanIsZero } = code;
+      const offset = zero ? zero[group] : 0;
+      return (y) => {
+        if (Number.isNaN(y)) return (nanIsZero ? offset : low) - origin;
+        const biased = bias ? Math.fround(y + bias[group]) : y;
+        return Math.min(Math.max(roundToEven(biased) + offset, low), high) - origin;
+      };
+    }
+    case "float":
+      return (y) => smallFloatCode(code, Math.min(Math.max(y, -code.limit), code.limit));
+    case "levels":
+      return (y) => code.order[rankOf(y, code.bounds)];
+  }
+}
+
+/** How many bounds lie below. */
+function rankOf(y: number, bounds: Float32Array): number {
+  let rank = 0;
+  while (rank < 15 && bounds[rank] < y) rank++;
+  return rank;
+}
+
+function smallFloatCode(code: SmallFloatCodes, y: number): number {
+  const { mantissaBits, leastExponent, largestCode, signBit, signedZero } = code;
+  const isNegative = y < 0 || (signedZero && Object.is(y, -0));
+  const size = Math.abs(y);
+  const exponent = Math.max(exponentOf(size), leastExponent);
+  const steps = roundToEven(size * 2 ** (mantissaBits - exponent));
+  const magnitude = (exponent - leastExponent) * 2 ** mantissaBits + steps;
+  return Math.min(magnitude, largestCode) + (isNegative ? signBit : 0);
+}
+
+const float = new Float32Array(1);
+const word = new Int32Array(float.buffer);
+
+/** The exponent of a float32 that is not negative; the least one for subnormals and zero. */
+function exponentOf(size: number): number {
+  float[0] = size;
+  return (word[0] >> 23) - 127;
+}
+
+function blocks(job: BlocksJob, values: Float32Array): Uint8Array {
+  const result = new Uint8Array(resultBytes(job));
+  quantizeBlocks(job.type, values, result);
+  return result;
+}

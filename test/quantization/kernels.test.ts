@@ -1,0 +1,276 @@
+/** The WebAssembly kernels that quantize against the same in TypeScript, and on workers. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import process from "node:process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import {
+  type CodeRule,
+  type EncodeRule,
+  float8Codes,
+  type FloatType,
+  floatxCodes,
+  integerCodes,
+} from "../../src/quantization/encode_rule.ts";
+import { FLOATX_FORMATS } from "../../src/quantization/floatx.ts";
+import { quantizeFormats } from "../../src/quantization/formats.ts";
+import { GGUF_TYPES } from "../../src/quantization/gguf_types.ts";
+import { isGgufQuantType } from "../../src/quantization/gguf_quantizers.ts";
+import { fourBitGrid } from "../../src/quantization/bitsandbytes_tables.ts";
+import {
+  groupCount,
+  inputBytes,
+  type JobValues,
+  type KernelJob,
+  resultBytes,
+} from "../../src/quantization/kernel_job.ts";
+import { localKernels } from "../../src/quantization/kernel_runs.ts";
+import { createPause, type Pause } from "../../src/quantization/pause.ts";
+import { REFERENCE_KERNELS } from "../../src/quantization/reference_kernels.ts";
+import { fromFloat32 } from "../../src/tensor/convert.ts";
+import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { SMALL_FLOATS } from "../../src/tensor/small_float.ts";
+import { quantizerOf } from "./method_support.ts";
+import { assertFails, noPause, randomValues, sha256 } from "./support.ts";
+
+const kernels = await localKernels();
+const DTYPES: readonly FloatType[] = ["float32", "bfloat16", "float16"];
+
+/** Kinds of weights, by their values. */
+const INPUTS: Readonly<Record<string, (count: number) => Float32Array>> = {
+  uniform: (count) => randomValues(count, 1),
+  weights: (count) => randomValues(count, 2, 0.02),
+  "heavy tails": (count) => randomValues(count, 3).map((value) => value ** 9 * 40),
+  "some outliers": (count) => randomValues(count, 4).map((value, i) => i % 97 === 0 ? 50 : value),
+  positive: (count) => randomValues(count, 5).map(Math.abs),
+  "negative ones": (count) => randomValues(count, 6).map((value) => -1 - Math.abs(value)),
+  constant: (count) => new Float32Array(count).fill(0.375),
+  zeros: (count) => new Float32Array(count),
+  "zeros of both signs": (count) => randomValues(count, 7).map((value) => value < 0 ? -0 : 0),
+  "mostly zeros": (count) => randomValues(count, 8).map((value) => value < 0.9 ? 0 : value),
+  "few distinct": (count) => randomValues(count, 9).map((value) => Math.round(value * 4) / 4),
+  tiny: (count) => randomValues(count, 10, 2 ** -20),
+  subnormal: (count) => randomValues(count, 11, 2 ** -128),
+  "scales of all sizes": (count) =>
+    randomValues(count, 12).map((value, i) => value * 2 ** ((i >> 5) % 40 - 30)),
+  large: (count) => randomValues(count, 13, 6e4),
+};
+
+function valuesOf(dtype: FloatType, count: number, toFloat16 = false): JobValues {
+  return { dtype, count, toFloat16 };
+}
+
+function resultOf(run: typeof kernels.run, job: KernelJob, input: Uint8Array): Uint8Array {
+  const buffer = new ArrayBuffer(resultBytes(job));
+  assert.equal(run(job, input, buffer), true);
+  return new Uint8Array(buffer);
+}
+
+function assertSameResults(job: KernelJob, values: Float32Array, label: string): void {
+  const input = fromFloat32(job.values.dtype, values).slice();
+  assert.equal(input.length, inputBytes(job));
+  const found = resultOf((...job) => kernels.run(...job), job, input);
+  const expected = resultOf(REFERENCE_KERNELS.run, job, input);
+  const at = found.findIndex((byte, index) => byte !== expected[index]);
+  assert.equal(at, -1, `${label}: byte ${at} is ${found[at]} for ${expected[at]}`);
+}
+
+function eachInput(count: number, visit: (name: string, values: Float32Array) => void): void {
+  const names = Object.keys(INPUTS);
+  for (const name of count > 4500 ? names.slice(0, 3) : names) visit(name, INPUTS[name](count));
+}
+
+/** Runs of many lengths, cut by groups of many sizes. */
+const RUNS = [
+  { count: 5000, head: 5000, groupSize: 5000 },
+  { count: 2103, head: 7, groupSize: 64 },
+  { count: 349, head: 1, groupSize: 16 },
+  { count: 999, head: 30, groupSize: 333 },
+  { count: 3, head: 1, groupSize: 1 },
+] as const;
+
+test("ranges of groups are those of the reference, signs of zeros included", () => {
+  for (const dtype of DTYPES) {
+    for (const toFloat16 of [false, true]) {
+      for (const { count, ...groups } of RUNS) {
+        const job: KernelJob = {
+          kind: "ranges",
+          values: valuesOf(dtype, count, toFloat16),
+          ...groups,
+        };
+        eachInput(count, (name, values) => {
+          assertSameResults(job, values, `${name} ${dtype} ${count}`);
+        });
+      }
+    }
+  }
+});
+
+const RULES: Readonly<Record<string, CodeRule>> = {
+  int8: integerCodes(-128, 127),
+  int4: integerCodes(-8, 7, { nanIsZero: false }),
+  uint2: integerCodes(0, 3),
+  "int8 of half the range": integerCodes(-64, 63, { origin: -128 }),
+  e4m3: float8Codes(SMALL_FLOATS.float8_e4m3fn, 448),
+  "e5m2 without limit": float8Codes(SMALL_FLOATS.float8_e5m2),
+  fp3: floatxCodes(FLOATX_FORMATS.fp3),
+  fp6: floatxCodes(FLOATX_FORMATS.fp6),
+  "e2m1 with one zero": floatxCodes(FLOATX_FORMATS.fp4, false),
+  nf4: { kind: "levels", ...fourBitGrid("nf4") },
+  fp4: { kind: "levels", ...fourBitGrid("fp4") },
+};
+const BITS: Readonly<Record<string, number>> = {
+  int8: 8,
+  "int8 of half the range": 8,
+  uint2: 2,
+  fp3: 3,
+  fp6: 6,
+};
+
+test("codes by any rule are those of the reference", () => {
+  for (const [name, code] of Object.entries(RULES)) {
+    const bits = BITS[name] ?? (name.startsWith("e") && name !== "e2m1 with one zero" ? 8 : 4);
+    for (const dtype of DTYPES) {
+      for (const { count, ...groups } of RUNS) {
+        const values = valuesOf(dtype, count);
+        const groupsOfRun = groupCount({ kind: "ranges", values, ...groups });
+        for (const [index, rule] of rulesOf(code, dtype, groupsOfRun).entries()) {
+          const job: KernelJob = { kind: "encode", values, rule, bits, ...groups };
+          eachInput(count, (input, values) => {
+            assertSameResults(job, values, `${name} ${index} ${dtype} ${count} ${input}`);
+          });
+        }
+      }
+    }
+  }
+});
+
+/** Rules with factors of all sizes, zero and infinite ones too, with and without shifts and zeros. */
+function rulesOf(code: CodeRule, rounding: FloatType, groups: number): EncodeRule[] {
+  const sizes = randomValues(groups, 20).map((value, group) => {
+    return group % 5 === 4 ? 0 : Math.abs(value) * 2 ** (group % 9 - 6);
+  });
+  const inverse = sizes.map((size) => 1 / size);
+  const shift = randomValues(groups, 21, 0.5);
+  const zero = randomValues(groups, 22, 3).map(Math.round);
+  const shifted = code.kind === "integer"
+    ? { ...code, zero, bias: randomValues(groups, 23) }
+    : code;
+  return [
+    { rounding, operation: "divide", factor: sizes, code },
+    { rounding: "float32", operation: "multiply", factor: inverse, code },
+    { rounding, operation: "multiply", factor: inverse, shift, code: shifted },
+  ];
+}
+
+test("blocks of every GGUF type are those of the reference", () => {
+  for (const { name: type } of GGUF_TYPES) {
+    if (!isGgufQuantType(type)) continue;
+    const count = 256 * 9; // an odd number of large blocks
+    for (const dtype of DTYPES) {
+      const job: KernelJob = { kind: "blocks", values: valuesOf(dtype, count), type };
+      eachInput(
+        count,
+        (name, values) => assertSameResults(job, values, `${type} ${name} ${dtype}`),
+      );
+    }
+  }
+});
+
+test("many random groups give the searches' scales of the reference", () => {
+  const count = 256 * 400;
+  const normal = randomValues(3 * count, 30);
+  const values = Float32Array.from({ length: count }, (_, i) => {
+    return normal[3 * i] + normal[3 * i + 1] + normal[3 * i + 2];
+  });
+  for (
+    const type of ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4", "NVFP4"] as const
+  ) {
+    assertSameResults({ kind: "blocks", values: valuesOf("float32", count), type }, values, type);
+  }
+});
+
+test("kernels tell of values that are not finite, and of too large ones in blocks", () => {
+  for (
+    const run of [REFERENCE_KERNELS.run, (...job) => kernels.run(...job)] as typeof kernels.run[]
+  ) {
+    for (const bad of [NaN, Infinity, -Infinity]) {
+      for (const at of [0, 1023, 1030]) {
+        const values = randomValues(1031, 40);
+        values[at] = bad;
+        const input = new Uint8Array(values.buffer);
+        const groups = { head: 1031, groupSize: 1031 };
+        const job: KernelJob = { kind: "ranges", values: valuesOf("float32", 1031), ...groups };
+        assert.equal(run(job, input, new ArrayBuffer(resultBytes(job))), false, `${bad} ${at}`);
+      }
+    }
+    const values = new Float32Array(256);
+    values[200] = 2 ** 31;
+    const job: KernelJob = { kind: "blocks", values: valuesOf("float32", 256), type: "Q8_0" };
+    const buffer = new ArrayBuffer(resultBytes(job));
+    assert.equal(run(job, new Uint8Array(values.buffer), buffer), false);
+  }
+});
+
+/** Large enough for workers. */
+const LARGE = [1024, 2304] as const;
+
+function largeMatrix(shared: boolean): HostTensor {
+  const matrix = HostTensor.zeros("bfloat16", LARGE, { shared });
+  const values = randomValues(LARGE[0] * LARGE[1], 50).map((value) => value ** 3);
+  matrix.bytes.set(fromFloat32("bfloat16", values));
+  return matrix;
+}
+
+/** One format of each kind of codes, and of each way to scale groups. */
+const SPREAD = [
+  "bitsandbytes:nf4-dq",
+  "bitsandbytes:int8",
+  "torchao:int4wo",
+  "torchao:uint3wo",
+  "torchao:float8wo_e4m3",
+  "quanto:int2",
+  "layerwise:float8_e5m2",
+  "modelopt:fp8",
+  "modelopt:nvfp4",
+  "gguf:Q4_0",
+];
+
+test("workers give the bytes of the calling thread, however many they are", async () => {
+  const [dense, shared] = [largeMatrix(false), largeMatrix(true)];
+  for (const [index, name] of SPREAD.entries()) {
+    const format = quantizeFormats().find(({ fullName }) => fullName === name)!;
+    const quantizer = quantizerOf(format.config());
+    const hashes = async (matrix: HostTensor, pause: Pause) => {
+      const { tensor } = await quantizer.quantize("w", matrix, pause);
+      const parts = [tensor.scale, tensor.offset].flatMap((data) => {
+        if (data === null) return [];
+        return data.kind === "float" ? [data.values.bytes] : [data.codes, data.supers.bytes];
+      });
+      return [tensor.codes, ...parts].map(sha256);
+    };
+    const expected = await hashes(dense, noPause);
+    const found = await hashes(index % 2 === 0 ? dense : shared, createPause(2 + index % 2));
+    assert.deepEqual(found, expected, name);
+  }
+});
+
+test("workers refuse what is not finite by name and element, and work again after it", async () => {
+  const quantizer = quantizerOf({ quant_method: "gguf", quant_type: "Q8_0" });
+  const dense = largeMatrix(true);
+  const element = dense.bytes.subarray(2 * 2_000_001, 2 * 2_000_002);
+  const good = element.slice();
+  element.set([0xc0, 0x7f]); // NaN
+  const action = () => quantizer.quantize("w", dense, createPause(2));
+  await assertFails(action, "non_finite_weight", /"w".*NaN at element 2000001/s);
+  element.set(good);
+  await action();
+});
+
+test("a process that quantized on workers ends by itself", { timeout: 60_000 }, () => {
+  const script = fileURLToPath(new URL("./quantize_once.ts", import.meta.url));
+  const words = "Deno" in globalThis ? ["run", "-A", "--no-check", script] : [script];
+  const output = execFileSync(process.execPath, words, { encoding: "utf8", timeout: 50_000 });
+  assert.equal(output.trim(), "2359296 codes");
+});
