@@ -79,6 +79,7 @@ export {
   IntxWeightOnlyConfig,
   type TorchAoQuantType,
 } from "./src/quantization/torchao_types.ts";
+export type { ActivationChoice } from "./src/quantization/activation_choice.ts";
 export {
   Float8DynamicActivationFloat8WeightConfig,
   type Float8DynamicOptions,

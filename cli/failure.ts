@@ -47,6 +47,7 @@ const SAME_NAMES = new Set([
   "threads",
   "strict",
   "dtype",
+  "activations",
   "transformer",
   "textEncoder2",
 ]);

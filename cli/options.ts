@@ -1,6 +1,10 @@
 /** The options that several commands share, and how their values are read. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
+import {
+  ACTIVATION_CHOICES,
+  type ActivationChoice,
+} from "../src/quantization/activation_choice.ts";
 
 /** The options of every command that opens a model. */
 export interface ModelOptions {
@@ -10,6 +14,7 @@ export interface ModelOptions {
   readonly strict?: true;
   readonly dtype?: "float32" | "bfloat16";
   readonly quantize: readonly string[];
+  readonly activations?: ActivationChoice;
   readonly transformer?: string;
   readonly textEncoder2?: string;
 }
@@ -18,6 +23,7 @@ export interface ModelOptions {
 export function addModelOptions(command: Command): Command {
   return addQuantizeOption(
     command
+      .addOption(activationsOption())
       .option("--model <dir|id>", "the model's folder (default: the demo model)")
       .option("--transformer <file>", "a .gguf or .safetensors file with the transformer's weights")
       .option("--text-encoder-2 <file>", "the same for T5")
@@ -35,6 +41,14 @@ export function addModelOptions(command: Command): Command {
           .choices(["float32", "bfloat16"]),
       ),
   );
+}
+
+/** `--activations`. */
+export function activationsOption(): Option {
+  return new Option(
+    "--activations <type>",
+    "what layers with quantized weights round their input to, per token (default: as the format has it)",
+  ).choices(ACTIVATION_CHOICES);
 }
 
 /** Adds `--quantize`, which may be given several times. */

@@ -53,6 +53,7 @@ export async function pipelineOptions(
     threads: options.threads,
     strict: options.strict,
     quantizationConfig,
+    activations: options.activations,
     transformer: options.transformer,
     textEncoder2: options.textEncoder2,
   };

@@ -1,5 +1,6 @@
 /** One picture and one velocity per format, with what they took and how far they are from float32. */
 
+import type { ActivationChoice } from "../../src/quantization/activation_choice.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
 import type { FluxPipelineOptions, MemoryReport } from "../../src/pipelines/flux_options.ts";
@@ -23,6 +24,8 @@ export interface FormatBenchRequest {
   readonly guidanceScale?: number;
   readonly backend: FluxPipelineOptions["backend"];
   readonly threads?: number;
+  /** For the formats, not for dense weights. */
+  readonly activations?: ActivationChoice;
   readonly signal?: AbortSignal;
 }
 
@@ -60,12 +63,12 @@ export function benchedFormats(chosen: readonly string[]): string[] {
 
 /** Runs a format in a pipeline and on a backend of its own, so that peaks do not add up. */
 export async function runFormat(name: string, request: FormatBenchRequest): Promise<FormatRun> {
-  const { model, backend, threads, signal } = request;
+  const { model, backend, threads, activations, signal } = request;
   const pipeline = await FluxPipeline.fromPretrained(model, {
     backend,
     threads,
     signal,
-    ...weightOptions(name),
+    ...weightOptions(name, activations),
   });
   await using _disposed = pipeline;
   const velocity = await velocityOf(pipeline, request);
@@ -74,7 +77,7 @@ export async function runFormat(name: string, request: FormatBenchRequest): Prom
     seed: request.seed,
   });
   return {
-    name,
+    name: activations && !isDense(name) ? `${name}, ${activations} activations` : name,
     bitsPerWeight: bitsOf(name),
     memory,
     stepSeconds: timings.steps,
@@ -84,8 +87,9 @@ export async function runFormat(name: string, request: FormatBenchRequest): Prom
   };
 }
 
-function weightOptions(name: string): FluxPipelineOptions {
-  return isDense(name) ? { dtype: name } : { quantizationConfig: parseQuantizeFlags([name]) };
+function weightOptions(name: string, activations?: ActivationChoice): FluxPipelineOptions {
+  if (isDense(name)) return { dtype: name };
+  return { quantizationConfig: parseQuantizeFlags([name]), activations };
 }
 
 function isDense(name: string): name is keyof typeof DENSE {
@@ -98,7 +102,14 @@ function bitsOf(name: string): number | null {
 }
 
 function generateOptions(request: FormatBenchRequest) {
-  const { model: _model, backend: _backend, threads: _threads, seed: _seed, ...rest } = request;
+  const {
+    model: _model,
+    backend: _backend,
+    threads: _threads,
+    activations: _activations,
+    seed: _seed,
+    ...rest
+  } = request;
   return rest;
 }
 

@@ -12,6 +12,7 @@ import {
   runtimeVersion,
   writeText,
 } from "../../src/runtime/system.ts";
+import type { ActivationChoice } from "../../src/quantization/activation_choice.ts";
 import { contactSheet } from "../bench/contact_sheet.ts";
 import {
   compared,
@@ -30,7 +31,7 @@ import { readGenerationDefaults } from "../generation_defaults.ts";
 import { given } from "../given.ts";
 import { interruptible } from "../interrupt.ts";
 import { modelPath } from "../model_path.ts";
-import { integer } from "../options.ts";
+import { activationsOption, integer } from "../options.ts";
 import { createProgress } from "../progress.ts";
 
 interface BenchFormatsOptions {
@@ -41,6 +42,7 @@ interface BenchFormatsOptions {
   readonly steps?: number;
   readonly seed: number;
   readonly formats: readonly string[];
+  readonly activations?: ActivationChoice;
   readonly backend: "auto" | "reference" | "wasm";
   readonly threads?: number;
   readonly outputDir: string;
@@ -63,6 +65,7 @@ function benchFormatsCommand(): Command {
     .option("--steps <n>", "denoising steps (default: the model's own)", integer)
     .option("--seed <n>", "of the noise", integer, 0)
     .option("--formats <list>", "names with commas between them (default: all)", commaList, [])
+    .addOption(activationsOption())
     .addOption(
       new Option("--backend <name>", "where the arithmetic runs")
         .choices(["auto", "reference", "wasm"]).default("auto"),
@@ -96,7 +99,7 @@ async function benchFormats(options: BenchFormatsOptions, signal: AbortSignal): 
 }
 
 async function requestOf(
-  { model, prompt, seed, backend, threads, width, height, steps }: BenchFormatsOptions,
+  { model, prompt, seed, backend, threads, activations, width, height, steps }: BenchFormatsOptions,
   signal: AbortSignal,
 ): Promise<FormatBenchRequest> {
   const path = await modelPath(model);
@@ -108,6 +111,7 @@ async function requestOf(
     seed,
     backend,
     threads,
+    activations,
     signal,
   };
 }

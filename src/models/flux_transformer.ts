@@ -113,6 +113,15 @@ export class FluxTransformer2DModel extends PretrainedModel {
   }
 
   /**
+   * Whether a linear layer, by the name of its weight, is one of attention or an MLP in a block: what makes
+   * modulation and embeds inputs is none.
+   * @internal
+   */
+  override isTokenLayer(name: string): boolean {
+    return /^(single_)?transformer_blocks\.\d+\.(?!norm)/.test(name) && this.isLinearWeight(name);
+  }
+
+  /**
    * A checkpoint under Diffusers' names, also when it has those of single files.
    * @internal
    */

@@ -62,6 +62,14 @@ export abstract class PretrainedModel {
   abstract isLinearWeight(name: string): boolean;
 
   /**
+   * Whether a linear layer, by the name of its weight, sees a row per token.
+   * @internal
+   */
+  isTokenLayer(name: string): boolean {
+    return this.isLinearWeight(name);
+  }
+
+  /**
    * Modules whose weights are never rounded to float16 nor quantized.
    * @internal
    */

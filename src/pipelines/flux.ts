@@ -112,8 +112,9 @@ export class FluxPipeline {
     throwIfAborted(signal);
     const quantizationConfig = checkPipelineConfig(options.quantizationConfig);
     const folder = await resolveModel(model, { signal, variant });
-    const { transformer, textEncoder2 } = options;
-    const opening = { dtype, variant, quantizationConfig, transformer, textEncoder2, onWarning };
+    const { activations, transformer, textEncoder2 } = options;
+    const weights = { dtype, variant, quantizationConfig, activations };
+    const opening = { ...weights, transformer, textEncoder2, onWarning };
     const components = await openFluxComponents(folder, opening);
     try {
       const ownsBackend = wanted === undefined || typeof wanted === "string";

@@ -9,6 +9,11 @@ import { CLIPTextModel } from "../models/clip.ts";
 import { FluxTransformer2DModel } from "../models/flux_transformer.ts";
 import type { PretrainedModel } from "../models/pretrained_model.ts";
 import { T5EncoderModel } from "../models/t5.ts";
+import {
+  type ActivationChoice,
+  nothingToRound,
+  withActivations,
+} from "../quantization/activation_choice.ts";
 import type { PipelineQuantizationConfig } from "../quantization/pipeline_config.ts";
 import type { WeightDType } from "../quantization/weights.ts";
 import { joinPath } from "../runtime/files.ts";
@@ -41,6 +46,7 @@ export interface OpenFluxOptions {
   readonly dtype?: WeightDType;
   readonly variant?: string;
   readonly quantizationConfig?: PipelineQuantizationConfig;
+  readonly activations?: ActivationChoice;
   /** Single files, or models that were opened from them, by the component whose weights they hold. */
   readonly transformer?: string | FluxTransformer2DModel;
   readonly textEncoder2?: string | T5EncoderModel;
@@ -112,7 +118,7 @@ async function openParts(
       tokenizer: await loadClipTokenizer(joinPath(folder, "tokenizer")),
     }
     : null;
-  const t5 = index.components.get("text_encoder_2")
+  const t5: FluxComponents["t5"] = index.components.get("text_encoder_2")
     ? {
       component: givenModel("text_encoder_2", T5EncoderModel, options) ??
         await open("text_encoder_2", (config) => new T5EncoderModel(config)),
@@ -120,7 +126,34 @@ async function openParts(
     }
     : null;
   checkEncoders(transformer, clip, t5);
-  return { folder, scheduler, transformer, vae, clip, t5 };
+  return withChosenActivations({ folder, scheduler, transformer, vae, clip, t5 }, options);
+}
+
+/** The components with the caller's own treatment of activations, if there is any. */
+function withChosenActivations(
+  components: FluxComponents,
+  { activations: choice }: OpenFluxOptions,
+): FluxComponents {
+  if (choice === undefined) return components;
+  const { transformer, t5 } = components;
+  const both = [transformer, t5?.component].filter((component) => component !== undefined);
+  const isQuantized = both.some(({ weights }) => weights.quantizationConfig !== null);
+  if (choice !== "float" && !isQuantized) throw nothingToRound(choice);
+  return {
+    ...components,
+    transformer: rounding(transformer, choice),
+    t5: t5 && { ...t5, component: rounding(t5.component, choice) },
+  };
+}
+
+function rounding<Model extends PretrainedModel>(
+  component: Component<Model>,
+  choice: ActivationChoice,
+): Component<Model> {
+  const { model, weights } = component;
+  const isTokenLayer = (name: string) => model.isTokenLayer(name);
+  const catalog = withActivations(weights.catalog, choice, isTokenLayer);
+  return { ...component, weights: { ...weights, catalog } };
 }
 
 /** What the options give instead of a component's own weights. */

@@ -4,6 +4,7 @@ import type { BackendName } from "../backends/select.ts";
 import type { MemoryUse } from "../backends/backend.ts";
 import type { FluxTransformer2DModel } from "../models/flux_transformer.ts";
 import type { T5EncoderModel } from "../models/t5.ts";
+import type { ActivationChoice } from "../quantization/activation_choice.ts";
 import type { PipelineQuantizationConfig } from "../quantization/pipeline_config.ts";
 import type { WeightDType } from "../quantization/weights.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
@@ -30,6 +31,13 @@ export interface FluxPipelineOptions {
   readonly dtype?: WeightDType;
   /** How to quantize components while they load. */
   readonly quantizationConfig?: PipelineQuantizationConfig;
+  /**
+   * How the linear layers of transformer and text_encoder_2 with quantized weights treat what they are
+   * given: "float"; or rounded to "int8" or "float8" with a scale per token, in the layers of attention and
+   * the MLPs (modulation and embedders, which see few rows, stay as they are). By default as the format
+   * has it. Throws `invalid_argument` where no such weight is quantized.
+   */
+  readonly activations?: ActivationChoice;
   /**
    * A GGUF or safetensors file with the transformer's weights, under Diffusers' names or those of
    * single files, instead of the model folder's; the folder's config.json still says what it is. Or a

@@ -1,6 +1,7 @@
 /** Checks the options of opening a FluxPipeline. */
 
 import { checkKnownOptions } from "../errors.ts";
+import { checkActivations } from "../quantization/activation_choice.ts";
 import { checkWeightDType } from "../quantization/weights.ts";
 import type { FluxPipelineOptions } from "./flux_options.ts";
 
@@ -8,6 +9,7 @@ const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "backend",
   "dtype",
   "quantizationConfig",
+  "activations",
   "transformer",
   "textEncoder2",
   "threads",
@@ -26,4 +28,5 @@ const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
 export function checkPipelineOptions(options: FluxPipelineOptions): void {
   checkKnownOptions(options, KNOWN_OPTIONS);
   checkWeightDType(options.dtype);
+  checkActivations(options.activations);
 }
