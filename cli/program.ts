@@ -1,6 +1,7 @@
 /** The command line as a whole. */
 
 import { Command } from "commander";
+import manifest from "../package.json" with { type: "json" };
 import { benchCommand } from "./commands/bench.ts";
 import { dequantizeCommand } from "./commands/dequantize.ts";
 import { doctorCommand } from "./commands/doctor.ts";
@@ -15,6 +16,7 @@ import { serveCommand } from "./commands/serve.ts";
 export function createProgram(): Command {
   const program = new Command("halftone")
     .description("Pictures from text with quantized Flux models")
+    .version(manifest.version, "--version", "print the version")
     .showHelpAfterError("(--help lists the options)")
     .exitOverride();
   const commands = [

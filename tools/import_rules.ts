@@ -54,7 +54,7 @@ export const LAYERS: Readonly<Record<string, Layer>> = {
   pipelines: { uses: EVERYTHING },
   public: { uses: EVERYTHING },
   server: { uses: EVERYTHING },
-  cli: { uses: [...EVERYTHING, "server"] },
+  cli: { uses: [...EVERYTHING, "server"], files: ["package.json"] },
 };
 
 /** Folders whose files may use `node:` modules and the names of a runtime. */

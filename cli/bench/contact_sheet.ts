@@ -10,7 +10,7 @@ export interface SheetEntry {
 }
 
 /** Pictures larger than this are made smaller by a whole factor. */
-const LARGEST_SIDE = 256;
+const LARGEST_SIDE = 128;
 const GAP = 8;
 const LINE_HEIGHT = GLYPH_HEIGHT + 2;
 const SHEET_WIDTH = 1120;

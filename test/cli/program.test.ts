@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { createProgram } from "../../cli/program.ts";
+import { runHalftone } from "./halftone_process.ts";
 
 const FILES = ["--transformer", "--text-encoder-2"];
 const MODEL = ["--model", ...FILES, "--backend", "--threads", "--strict", "--dtype", "--quantize"];
@@ -51,6 +52,16 @@ test("the commands have the options that they promise", () => {
   ]);
   const expected = Object.entries(OPTIONS).map(([name, options]) => [name, options.toSorted()]);
   assert.deepEqual(found, expected);
+});
+
+test("--version prints the version of the package, which both manifests agree on", async () => {
+  const versions = ["package.json", "deno.json"].map((name) => {
+    const text = readFileSync(new URL(`../../${name}`, import.meta.url), "utf8");
+    return JSON.parse(text).version;
+  });
+  const { code, stdout } = await runHalftone(["--version"]);
+  assert.deepEqual([code, stdout], [0, `${versions[0]}\n`]);
+  assert.equal(versions[1], versions[0]);
 });
 
 test("docs/cli.md and docs/server.md name every option", () => {

@@ -98,6 +98,12 @@ const DESCRIPTION: BadFile[] = [
   ["a dtype named constructor", changed({ dtype: "constructor" }), /unknown type/],
   ["a dtype named __proto__", changed({ dtype: "__proto__" }), /unknown type/],
   ["a complex dtype", changed({ dtype: "C64", shape: [1] }), /of this type yet/, "unsupported"],
+  ["a 4-bit dtype", changed({ dtype: "F4", shape: [16] }), /type/, "unsupported"],
+  ["a dtype with a zero byte", changed({ dtype: "F32\0" }), /unknown type/],
+  ["an empty dtype", changed({ dtype: "" }), /unknown type/],
+  ["a dtype that is a list", changed({ dtype: ["F32"] }), /unknown type/],
+  ["a tensor that is a string", safetensorsFile({ a: "F32" }), /not described/],
+  ["a tensor that is true", safetensorsFile({ a: true }), /not described/],
   ["an MX scale dtype", changed({ dtype: "F8_E8M0", shape: [8] }), /type yet/, "unsupported"],
 ];
 
@@ -111,6 +117,11 @@ const SHAPE: BadFile[] = [
   ["a negative dimension", changed({ shape: [-2] }), /no plain integer/],
   ["a minus zero", safetensorsFile('{"a":{"shape":[-0]}}'), /no plain integer/],
   ["a fraction", changed({ shape: [2.5] }), /no plain integer/],
+  ["a shape with true", changed({ shape: [true] }), /no valid shape/],
+  ["a shape that is an object", changed({ shape: { 0: 2 } }), /no valid shape/],
+  ["a leading zero", safetensorsFile('{"a":{"shape":[02]}}'), /not strict JSON/],
+  ["a plus sign", safetensorsFile('{"a":{"shape":[+2]}}'), /not strict JSON/],
+  ["a hexadecimal dimension", safetensorsFile('{"a":{"shape":[0x2]}}'), /not strict JSON/],
   ["2.0 as a dimension", safetensorsFile('{"a":{"shape":[2.0]}}'), /no plain integer/],
   ["2e0 as a dimension", safetensorsFile('{"a":{"shape":[2e0]}}'), /no plain integer/],
   ["2^53 + 1 as a dimension", safetensorsFile('{"a":{"shape":[9007199254740993]}}'), /no plain/],
@@ -144,6 +155,8 @@ const OFFSETS: BadFile[] = [
   ["offsets as strings", changed({ data_offsets: ["0", "8"] }), /no valid data offsets/],
   ["offsets as an object", changed({ data_offsets: { 0: 0, 1: 8 } }), /no valid data offsets/],
   ["offsets the wrong way round", changed({ data_offsets: [8, 0] }), /no valid data offsets/],
+  ["offsets with null", changed({ data_offsets: [null, 8] }), /no valid data offsets/],
+  ["offsets with a fraction", changed({ data_offsets: [0, 7.5] }), /no plain integer/],
   ["a negative begin", changed({ data_offsets: [-8, 0] }), /no plain integer/],
   ["an end outside the file", changed({ data_offsets: [0, 16], shape: [4] }), /outside the file/],
   ["both offsets outside", changed({ data_offsets: [8, 16] }), /outside the file/],
@@ -234,8 +247,8 @@ for (const [name, file, message, code = "invalid_safetensors"] of ALL) {
   });
 }
 
-test("the bad files are at least 100 and all have their own names", () => {
-  assert.ok(ALL.length >= 100, `${ALL.length}`);
+test("the bad files are at least 120 and all have their own names", () => {
+  assert.ok(ALL.length >= 120, `${ALL.length}`);
   assert.equal(new Set(ALL.map(([name]) => name)).size, ALL.length);
 });
 

@@ -7,6 +7,7 @@ import { GGUF_TARGET } from "./gguf.ts";
 import { ggufCheckpointTargets } from "./gguf_checkpoints.ts";
 import { modelConfigTargets, SCHEDULER_TARGET, SHARD_INDEX_TARGET } from "./model_configs.ts";
 import { SAFETENSORS_TARGET } from "./safetensors.ts";
+import { FLUX_MODEL_TARGET, T5_MODEL_TARGET } from "./single_file_models.ts";
 import { FLUX_SINGLE_FILE_TARGET, T5_SINGLE_FILE_TARGET } from "./single_files.ts";
 
 /** Every target; those of checkpoints follow the registry of methods. */
@@ -23,5 +24,7 @@ export async function fuzzTargets(): Promise<FuzzTarget[]> {
     ...await ggufCheckpointTargets(),
     FLUX_SINGLE_FILE_TARGET,
     T5_SINGLE_FILE_TARGET,
+    FLUX_MODEL_TARGET,
+    T5_MODEL_TARGET,
   ] as FuzzTarget[];
 }

@@ -20,6 +20,7 @@ const GOLDEN = JSON.parse(
 /** Names of Black Forest Labs, to Diffusers' and back. */
 export const FLUX_SINGLE_FILE_TARGET: FuzzTarget<StoredCheckpoint> = singleFileTarget(
   "flux",
+  8,
   GOLDEN.single,
   fluxFromSingleFile,
   fluxToSingleFile,
@@ -30,6 +31,7 @@ const T5_PARTS = ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_o", "ffn_gate
 /** Names of llama.cpp, to Transformers' and back. */
 export const T5_SINGLE_FILE_TARGET: FuzzTarget<StoredCheckpoint> = singleFileTarget(
   "t5",
+  4,
   Object.fromEntries([
     ["token_embd.weight", [4, 4]],
     ["enc.output_norm.weight", [4]],
@@ -41,6 +43,7 @@ export const T5_SINGLE_FILE_TARGET: FuzzTarget<StoredCheckpoint> = singleFileTar
 
 function singleFileTarget(
   model: string,
+  slowness: number,
   shapes: Readonly<Record<string, Shape>>,
   from: (checkpoint: Checkpoint) => Checkpoint,
   to: (checkpoint: Checkpoint) => Checkpoint,
@@ -52,7 +55,7 @@ function singleFileTarget(
   });
   return {
     name: `single file of ${model}`,
-    slowness: 8,
+    slowness,
     make: (random) => mutateCheckpoint(random, { tensors, metadata: {} }),
     size: ({ tensors }) => tensors.reduce((sum, { bytes }) => sum + bytes.length, 2 ** 16),
     run: async (stored) => {
