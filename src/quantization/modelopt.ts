@@ -1,9 +1,10 @@
-/** NVIDIA ModelOpt as a quantization method: weights only. */
+/** NVIDIA ModelOpt as a quantization method. */
 
 import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
-import type { HostTensor } from "../tensor/host_tensor.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
 import type { Shape } from "../tensor/shape.ts";
+import { INPUT_AMAX, modelOptMode, readInputAmax } from "./modelopt_activations.ts";
 import { NVIDIAModelOptConfig, type NVIDIAModelOptOptions } from "./modelopt_config.ts";
 import { encodeModelOpt } from "./modelopt_encode.ts";
 import {
@@ -19,6 +20,7 @@ import {
   writeModelOpt,
 } from "./modelopt_tensors.ts";
 import type { Pause } from "./pause.ts";
+import type { QuantizedLayout } from "./quantized_tensor.ts";
 import type {
   EncodedWeight,
   Method,
@@ -28,7 +30,7 @@ import type {
   TensorReader,
   WrittenTensor,
 } from "./quantizer.ts";
-import { weightOnlyInfo } from "./quantizer.ts";
+import { moduleOf, weightOnlyInfo } from "./quantizer.ts";
 
 /** Weights per scale of NF4 where no config says it. */
 const NF4_BLOCK = 64;
@@ -46,6 +48,15 @@ export const MODELOPT: Method = {
     format("fp8", "float8 e4m3, one scale", { quantType: "FP8" }),
     format("int8", "int8, a scale per row", { quantType: "INT8", channelQuantize: 0 }),
     format("int4", "int4, a scale per 128 weights", blocks("INT4", 128)),
+    format("fp8_fp8", "float8 e4m3, one scale; activations likewise", {
+      quantType: "FP8_FP8",
+      weightOnly: false,
+    }),
+    format("int8_int8", "int8, a scale per row; activations int8, one scale", {
+      quantType: "INT8_INT8",
+      weightOnly: false,
+      channelQuantize: 0,
+    }),
     format("nf4", "NormalFloat4 of four decimals, an 8-bit scale per 64 weights", {
       ...blocks("NF4", NF4_BLOCK),
       scaleChannelQuantize: -1,
@@ -95,10 +106,17 @@ class ModelOptQuantizer implements Quantizer {
       DEFAULT_DISABLED.some((pattern) => pattern.test(quantizer));
   }
 
-  describe(shape: Shape, dtype: DType = "float32"): WeightInfo | null {
+  describe(shape: Shape, dtype: DType = "float32", name = ""): WeightInfo | null {
     const groupSize = shape.length === 2 ? this.#groupSize(shape) : null;
     if (groupSize === null) return null;
-    return weightOnlyInfo(shape, modelOptLayout(this.config.quantType, shape, dtype, groupSize));
+    const layout = modelOptLayout(this.config.quantType, shape, dtype, groupSize);
+    return this.#info(shape, layout, this.config.inputAmax[moduleOf(name)] ?? null);
+  }
+
+  #info(shape: Shape, layout: QuantizedLayout, amax: number | null): WeightInfo {
+    const { activationType } = this.config;
+    const info = weightOnlyInfo(shape, layout);
+    return activationType ? { ...info, activations: modelOptMode(activationType, amax) } : info;
   }
 
   async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
@@ -109,7 +127,9 @@ class ModelOptQuantizer implements Quantizer {
     const isBlock = this.config.blockQuantize !== null;
     const settings = { groupSize, isBlock, scaleBlock: scaleBlockQuantize ?? 1 };
     const { codes, buffers } = await encodeModelOpt(quantType, name, dense, settings, pause);
-    return assemble(quantType, shape, dtype, groupSize, codes, buffers);
+    const amax = this.config.inputAmax[moduleOf(name)];
+    const all = amax === undefined ? buffers : new Map([...buffers, [INPUT_AMAX, scalar(amax)]]);
+    return assemble(quantType, shape, dtype, groupSize, codes, all);
   }
 
   isCompanion(name: string): boolean {
@@ -120,10 +140,12 @@ class ModelOptQuantizer implements Quantizer {
     return isModelOptWeight(name, checkpoint);
   }
 
-  describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo> {
+  async describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo> {
     const stored = describeModelOpt(name, checkpoint, this.#nf4Block);
     const { type, shape, dtype, groupSize } = stored;
-    return Promise.resolve(weightOnlyInfo(shape, modelOptLayout(type, shape, dtype, groupSize)));
+    const amax = this.config.activationType && await readInputAmax(name, checkpoint);
+    const layout = modelOptLayout(type, shape, dtype, groupSize);
+    return this.#info(shape, layout, amax?.toFloat32()[0] ?? null);
   }
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
@@ -155,6 +177,10 @@ class ModelOptQuantizer implements Quantizer {
   }
 }
 
+function scalar(value: number): HostTensor {
+  return HostTensor.fromFloat32(Float32Array.of(value), []);
+}
+
 /** A shell pattern (* and ?) found anywhere. */
 function wildcard(entry: string): RegExp {
   const escaped = entry.replace(/[.+^${}()|\\[\]]/g, "\\$&");
@@ -166,7 +192,13 @@ function detectConfig(checkpoint: TensorReader): Record<string, unknown> | null 
   for (const name of checkpoint.entries.keys()) {
     if (!isModelOptWeight(name, checkpoint)) continue;
     const type = typeOf(name, checkpoint);
-    if (type === "FP8" || type === "INT8") return { quant_type: type };
+    if (type === "FP8" || type === "INT8") {
+      // Nothing says what a calibrated input is rounded to; the type of its weight is the likely one.
+      const isCalibrated = [...checkpoint.entries.keys()].some((key) => key.endsWith(INPUT_AMAX));
+      return isCalibrated
+        ? { quant_type: `${type}_${type}`, weight_only: false }
+        : { quant_type: type };
+    }
     const scales = checkpoint.entries.get(name.replace(/weight$/, "weight_quantizer._scale"))!;
     const { groupSize } = describeModelOpt(name, checkpoint, NF4_BLOCK);
     return {

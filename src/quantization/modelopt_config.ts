@@ -1,6 +1,7 @@
 /** NVIDIAModelOptConfig with the fields, defaults and checks of Diffusers' quantization_config.py. */
 
 import { HalftoneError } from "../errors.ts";
+import { ACTIVATION_TYPES, type ModelOptActivationType } from "./modelopt_activations.ts";
 import { plainNumber, plainText } from "./plain_values.ts";
 import type { JsonValue } from "./python_json.ts";
 import type { QuantizationConfig } from "./quantizer.ts";
@@ -13,12 +14,20 @@ const TYPES: readonly ModelOptType[] = ["FP8", "INT8", "INT4", "NF4", "NVFP4"];
 
 /** What an NVIDIAModelOptConfig may be given; the names are Diffusers' in camelCase. */
 export interface NVIDIAModelOptOptions {
-  /** "FP8", "INT8", "INT4", "NF4" or "NVFP4". */
+  /**
+   * "FP8", "INT8", "INT4", "NF4" or "NVFP4"; with `weightOnly` false the type of activations may follow, as in
+   * "FP8_INT8": "FP8", "INT8" (which is meant when it is absent) or "INT4".
+   */
   readonly quantType: string;
   /** Parts of module names that stay dense. Default none. */
   readonly modulesToNotConvert?: readonly string[] | null;
-  /** Only true is supported: activations stay in float. Default true. */
+  /** Whether activations stay in float. Default true. */
   readonly weightOnly?: boolean;
+  /**
+   * The largest |x| that the inputs of modules reached, by the module's name: what ModelOpt finds with its
+   * forward loop. Modules without one find it in each input. It is stored with the weights, not in config.json.
+   */
+  readonly inputAmax?: Readonly<Record<string, number>>;
   /** 0 for a scale per row; -1 together with `blockQuantize`. Default none: one for the tensor. */
   readonly channelQuantize?: number | null;
   /** Weights per scale. */
@@ -41,6 +50,10 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
   readonly backend = "modelopt";
   /** What weights become. */
   readonly quantType: ModelOptType;
+  /** What activations are rounded to; null when they stay in float. */
+  readonly activationType: ModelOptActivationType | null;
+  /** See `NVIDIAModelOptOptions.inputAmax`. */
+  readonly inputAmax: Readonly<Record<string, number>>;
   /** See `NVIDIAModelOptOptions.modulesToNotConvert`. */
   readonly modulesToNotConvert: readonly string[] | null;
   /** See `NVIDIAModelOptOptions.channelQuantize`. */
@@ -54,9 +67,12 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
   /** See `NVIDIAModelOptOptions.disableConvQuantization`. */
   readonly disableConvQuantization: boolean;
 
-  /** Throws `quantization_config`, or `unsupported` for quantized activations and other algorithms. */
+  /** Throws `quantization_config`, or `unsupported` for other algorithms, and activations in blocks. */
   constructor(options: NVIDIAModelOptOptions) {
-    this.quantType = typeOf(options.quantType, options.weightOnly ?? true);
+    const weightOnly = options.weightOnly ?? true;
+    this.quantType = typeOf(options.quantType);
+    this.activationType = weightOnly ? null : activationTypeOf(options.quantType);
+    this.inputAmax = amaxOf(options.inputAmax ?? {}, weightOnly);
     this.modulesToNotConvert = namesOf(options.modulesToNotConvert ?? null);
     this.channelQuantize = options.channelQuantize ?? null;
     this.blockQuantize = options.blockQuantize ?? null;
@@ -94,9 +110,9 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
   toDict(): { readonly [key: string]: JsonValue } {
     return {
       quant_method: this.quantMethod,
-      quant_type: this.quantType,
+      quant_type: this.activationType ? `${this.quantType}_${this.activationType}` : this.quantType,
       modules_to_not_convert: this.modulesToNotConvert,
-      weight_only: true,
+      weight_only: this.activationType === null,
       channel_quantize: this.channelQuantize,
       block_quantize: this.blockQuantize,
       calib_cfg: { method: "max" },
@@ -114,18 +130,39 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
 }
 
 /** Diffusers would take FP8 for an unknown type, with a warning; that is refused here. */
-function typeOf(text: unknown, weightOnly: boolean): ModelOptType {
+function typeOf(text: unknown): ModelOptType {
   const [name, activations, ...rest] = plainText(text).split("_");
-  if (!weightOnly) throw unsupported("weight_only", false, "true");
   const type = TYPES.find((candidate) => candidate === name);
   const known = activations === undefined || TYPES.some((candidate) => candidate === activations);
   if (type && known && rest.length === 0) return type;
   throw invalid("quant_type", text, TYPES.join(", "));
 }
 
+/** An absent type is INT8, the default of ModelOpt's quantizers. */
+function activationTypeOf(text: unknown): ModelOptActivationType {
+  const name = plainText(text).split("_")[1] ?? "INT8";
+  const type = ACTIVATION_TYPES.find((candidate) => candidate === name);
+  if (type) return type;
+  throw unsupported("quant_type", text, `activations of ${ACTIVATION_TYPES.join(", ")}`);
+}
+
+function amaxOf(
+  amax: Readonly<Record<string, number>>,
+  weightOnly: boolean,
+): Readonly<Record<string, number>> {
+  const names = Object.keys(amax);
+  if (weightOnly && names.length > 0) throw invalid("input_amax", names[0], "weight_only false");
+  const bad = names.find((name) => !(amax[name] >= 0 && amax[name] < Infinity));
+  if (bad === undefined) return amax;
+  throw invalid(`input_amax of ${bad}`, amax[bad], "a number of at least 0");
+}
+
 /** The combinations that ModelOpt can really store. */
 function checkBlocks(config: NVIDIAModelOptConfig): void {
   const { quantType, channelQuantize, blockQuantize, scaleBlockQuantize } = config;
+  if (config.activationType !== null && blockQuantize !== null) {
+    throw unsupported("weight_only", false, "true with blocks");
+  }
   const needsBlocks = quantType !== "FP8" && quantType !== "INT8";
   if (blockQuantize === null) {
     if (needsBlocks) throw invalid("block_quantize", null, `a block size for ${quantType}`);

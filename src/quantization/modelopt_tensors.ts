@@ -2,6 +2,7 @@
  * ModelOpt's state dict of a compressed linear layer, both ways:
  *
  *     X.weight                     float8 or int8 [rows, columns]; packed uint8 [rows, columns / 2], flat for NF4
+ *     X.input_quantizer._amax      the range of rounded activations, see modelopt_activations.ts
  *     X.weight_quantizer._amax     calibration; nothing needs it to run
  *     X.weight_quantizer._scale, ._double_scale, ._scale_zeros   see modelopt_encode.ts
  *
@@ -15,6 +16,7 @@ import { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
 import { unpackCodes } from "./codes.ts";
 import { checkFinite } from "./float_slices.ts";
+import { INPUT_AMAX, readInputAmax } from "./modelopt_activations.ts";
 import type { ModelOptType } from "./modelopt_config.ts";
 import { E2M1, MODELOPT_NF4, nf4Scales } from "./modelopt_encode.ts";
 import { pythonJson } from "./python_json.ts";
@@ -119,10 +121,16 @@ export function writeModelOpt(
       tensor: name,
     });
   }
+  const amax = verbatim.get(INPUT_AMAX);
+  const inputs = amax ? [{ name: `${moduleOf(name)}.${INPUT_AMAX}`, tensor: amax }] : [];
   const buffers = BUFFERS.filter((buffer) => verbatim.has(buffer)).map((buffer) => {
     return { name: `${moduleOf(name)}.${PREFIX}${buffer}`, tensor: verbatim.get(buffer)! };
   });
-  return [{ name, tensor: packed(form as ModelOptType, tensor.shape, tensor.codes) }, ...buffers];
+  return [
+    { name, tensor: packed(form as ModelOptType, tensor.shape, tensor.codes) },
+    ...inputs,
+    ...buffers,
+  ];
 }
 
 function packed(type: ModelOptType, [rows, columns]: Shape, codes: Uint8Array): HostTensor {
@@ -151,7 +159,8 @@ export function isModelOptWeight(name: string, checkpoint: TensorReader): boolea
 
 /** Whether a tensor is a buffer of a quantizer. */
 export function isModelOptCompanion(tensor: string): boolean {
-  return BUFFERS.some((buffer) => tensor.endsWith(`.${PREFIX}${buffer}`));
+  return tensor.endsWith(`.${INPUT_AMAX}`) ||
+    BUFFERS.some((buffer) => tensor.endsWith(`.${PREFIX}${buffer}`));
 }
 
 /** What our files' headers say of packed weights: nothing else tells NF4's rows or NVFP4's type. */
@@ -283,6 +292,8 @@ export async function readModelOpt(
       buffers.set(buffer, await checkpoint.read(tensor, { packed: true }));
     }
   }
+  const amax = await readInputAmax(name, checkpoint);
+  if (amax) buffers.set(INPUT_AMAX, amax);
   const { bytes } = await checkpoint.read(name);
   const codes = unpacked(type, bytes);
   const weight = assemble(type, shape, dtype, groupSize, codes, buffers);

@@ -147,7 +147,14 @@ test("config.json's dictionary gives the config back", () => {
 test("configs that cannot be stored are refused", async () => {
   const make = (options: NVIDIAModelOptOptions) => () => new NVIDIAModelOptConfig(options);
   await assertFails(make({ quantType: "FP9" }), "quantization_config", /quant_type/);
-  await assertFails(make({ quantType: "FP8", weightOnly: false }), "unsupported", /weight_only/);
+  const nf4 = { quantType: "FP8_NF4", weightOnly: false };
+  await assertFails(make(nf4), "unsupported", /quant_type/);
+  const inBlocks = { ...blocks("INT4", 64), weightOnly: false };
+  await assertFails(make(inBlocks), "unsupported", /weight_only/);
+  const unused = { quantType: "FP8", inputAmax: { m: 1 } };
+  await assertFails(make(unused), "quantization_config", /weight_only/);
+  const infinite = { quantType: "FP8", weightOnly: false, inputAmax: { m: Infinity } };
+  await assertFails(make(infinite), "quantization_config", /input_amax of m/);
   await assertFails(make({ quantType: "INT4" }), "quantization_config", /block_quantize/);
   await assertFails(make(blocks("NF4", 64)), "quantization_config", /scale_block_quantize/);
   await assertFails(
