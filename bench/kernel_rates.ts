@@ -17,10 +17,10 @@ const KERNELS = [
   "4-bit groups of 32 x int8 (16-bit sums)",
   "int8 x int8, exact (32-bit sums)",
 ];
-const SLICE_OPERATIONS = 2e8;
+const SLICE_OPERATIONS = 4e7;
 const MEMORY_PAGES = 64;
 
-const rounds = Number(process.argv[2] ?? 60);
+const rounds = Number(process.argv[2] ?? 300);
 for (const strict of [false, true]) {
   const { name: build, module } = await compileKernels({ strict, shared: true });
   const limits = { initial: MEMORY_PAGES, maximum: 65536, shared: true };

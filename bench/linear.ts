@@ -11,7 +11,7 @@ import process from "node:process";
 import { runtimeName, runtimeVersion } from "../src/runtime/system.ts";
 import { linearWork, openLinear } from "./one_program.ts";
 import { type Sample, spread } from "./suite/measure.ts";
-import { weightCases } from "./weight_cases.ts";
+import { integerCases, weightCases } from "./weight_cases.ts";
 
 const [m = 768, k = 3072, n = 3072, repetitions = 5] = process.argv.slice(2).map(Number);
 const shape = { m, k, n };
@@ -19,7 +19,7 @@ const rate = (seconds: number) => (linearWork(shape).amount / seconds / 1e9).toF
 
 console.log(`${runtimeName()} ${runtimeVersion()}: linear ${m} x ${k} x ${n}`);
 for (const threads of [1, 2]) {
-  for (const testCase of weightCases(k)) {
+  for (const testCase of [...weightCases(k), ...integerCases(k)]) {
     const contender = await openLinear(testCase.name, shape, testCase, { threads });
     await contender.run(0); // engines compile while they run
     const samples: Sample[] = [];
@@ -28,7 +28,7 @@ for (const threads of [1, 2]) {
     const wall = spread(samples.map((sample) => sample.wall));
     const processor = spread(samples.map((sample) => sample.processor));
     console.log(
-      `${threads} thread(s) ${testCase.name.padEnd(16)} median ${rate(wall.median)}  best ${
+      `${threads} thread(s) ${testCase.name.padEnd(22)} median ${rate(wall.median)}  best ${
         rate(wall.least)
       } GFLOP/s, ${rate(processor.median)} GFLOP per processor second`,
     );

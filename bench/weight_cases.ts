@@ -20,6 +20,8 @@ export interface WeightCase {
 }
 
 const NF4_TABLE = Float32Array.from({ length: 16 }, (_, code) => Math.tanh((code - 7.5) / 5));
+const IQ4_TABLE = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const E2M1_TABLE = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0, -0.5, -1, -1.5, -2, -3, -4, -6];
 const float: ActivationMode = { kind: "float" };
 
 function quantized(layout: Partial<QuantizedLayout>): WeightFormat {
@@ -67,6 +69,26 @@ export function weightCases(k: number): WeightCase[] {
     { name: "int8 row", format: row, activations: float },
     { name: "llm_int8", format: row, activations: outliers },
   ];
+}
+
+/** Cases with int8 activations, multiplied in integers, for weights of k columns. */
+export function integerCases(k: number): WeightCase[] {
+  const activations = int8Activations();
+  const named = (name: string) => ({ ...weightCase(name, k), activations });
+  const table = { kind: "table", table: Float32Array.from(IQ4_TABLE) } as const;
+  const halves = { kind: "table", table: Float32Array.from(E2M1_TABLE) } as const;
+  return [
+    ...["int4 group 32", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "int8 row"].map(named),
+    { name: "int4 row", format: quantized({ groupSize: k }), activations },
+    { name: "IQ4_NL", format: quantized({ value: table, groupSize: 32 }), activations },
+    { name: "MXFP4", format: quantized({ value: halves, groupSize: 32 }), activations },
+    named("nf4"),
+    {
+      ...named("nf4"),
+      name: "nf4, int16 table",
+      activations: { ...LLM_INT8_ROWS, int16Tables: true },
+    },
+  ].map((one) => ({ ...one, name: `${one.name} x int8` }));
 }
 
 /** The case of a name. */

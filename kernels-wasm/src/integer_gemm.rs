@@ -5,7 +5,7 @@
 //! The sums of an element run over k in order, so the result does not depend on how tiles are cut.
 
 use crate::gemm::{round_up, Regions, MAX_ROWS as FLOAT_ROWS};
-use crate::integer_kernel::{self as kernel, Operands, COLUMNS, ROWS};
+use crate::integer_kernel::*;
 use crate::simd::*;
 use crate::weight::Weight;
 
@@ -14,8 +14,8 @@ pub const MAX_ROWS: usize = 384;
 pub const MAX_COLUMNS: usize = 192;
 /// k of a block of bytes; int16 take half as many.
 pub const BLOCK_BYTES: usize = 512;
-/// The fewest k of a run.
-const LEAST_RUN: usize = 16;
+/// The fewest k of a run: `STEP_UNIT` words of a byte per k.
+const LEAST_RUN: usize = 4 * STEP_UNIT;
 const MOST_RUNS: usize = BLOCK_BYTES / LEAST_RUN;
 const STRIPS: usize = MAX_ROWS / ROWS;
 /// Floats of one micro tile of C.
@@ -131,7 +131,7 @@ impl Product<'_> {
     pub unsafe fn column_scales(&self, column: usize, count: usize) -> v128 {
         let mut scales = [0f32; 4];
         for (c, scale) in scales.iter_mut().enumerate().take(count) {
-            *scale = self.weight.group_scale(column + c, 0) * self.form.factor;
+            *scale = self.weight.row_scale(column + c) * self.form.factor;
         }
         load(scales.as_ptr())
     }
@@ -176,45 +176,45 @@ impl Product<'_> {
         sums: *mut f32,
     ) {
         let bytes = if self.is_narrow() { 1 } else { 2 };
-        let mut operands = Operands {
-            strip: regions.panels as *const u8,
-            panel: regions.strip as *const u8,
-            runs: block.runs,
-            steps_per_run: block.run * bytes / 4,
-            scales: side.scales,
-            offsets: side.offsets,
-            row_sums: side.row_sums,
-            column_sums: side.column_sums,
-            zeros: side.zeros,
-            starts: side.starts as *const u32,
-        };
-        let run = self.kernel();
+        let steps = block.run * bytes / 4;
+        let kernel = self.kernel();
         for strip in 0..strips {
-            run(&operands, sums.add(strip * TILE_FLOATS));
-            operands.strip = operands.strip.add(block.padded() * bytes * ROWS);
-            operands.row_sums = operands.row_sums.add(block.runs * ROWS);
-            operands.starts = operands.starts.add(block.runs * ROWS);
-            operands.zeros = operands.zeros.add(ROWS);
+            let at = strip * block.runs * ROWS;
+            kernel(
+                (regions.panels as *const u8).add(strip * block.padded() * bytes * ROWS),
+                regions.strip as *const u8,
+                block.runs,
+                steps,
+                sums.add(strip * TILE_FLOATS),
+                side.scales,
+                (side.starts as *const u32).add(at),
+                side.offsets,
+                side.row_sums.add(at),
+                side.column_sums,
+                side.zeros.add(strip * ROWS),
+            );
         }
     }
 
-    fn kernel(&self) -> unsafe fn(&Operands, *mut f32) {
+    fn kernel(&self) -> Kernel {
         if self.form.is_exact() {
-            return exact;
+            return integer_exact;
         }
         let has_offset = self.form.has_offset != 0;
-        if !self.is_narrow() {
-            return if has_offset { wide_offset } else { wide };
-        }
         #[cfg(target_feature = "relaxed-simd")]
-        match (has_offset, self.has_zeros()) {
-            (false, false) => narrow,
-            (true, false) => narrow_offset,
-            (false, true) => narrow_zero,
-            (true, true) => narrow_offset_zero,
+        if self.is_narrow() {
+            return match (has_offset, self.has_zeros()) {
+                (false, false) => integer_narrow,
+                (true, false) => integer_narrow_offset,
+                (false, true) => integer_narrow_zero,
+                (true, true) => integer_narrow_offset_zero,
+            };
         }
-        #[cfg(not(target_feature = "relaxed-simd"))]
-        wide
+        if has_offset {
+            integer_wide_offset
+        } else {
+            integer_wide
+        }
     }
 
     unsafe fn copy_zeros(&self, row: usize, rows: usize, side: &Side) {
@@ -225,74 +225,22 @@ impl Product<'_> {
     }
 }
 
-#[inline(never)]
-unsafe fn exact(o: &Operands, c: *mut f32) {
-    kernel::exact(o, c as *mut i32);
-}
-
-#[inline(never)]
-unsafe fn wide(o: &Operands, c: *mut f32) {
-    kernel::scaled::<false, false, false>(o, c);
-}
-
-#[inline(never)]
-unsafe fn wide_offset(o: &Operands, c: *mut f32) {
-    kernel::scaled::<false, true, false>(o, c);
-}
-
-#[cfg(target_feature = "relaxed-simd")]
-mod narrow_kernels {
-    use super::*;
-
-    #[inline(never)]
-    pub unsafe fn narrow(o: &Operands, c: *mut f32) {
-        kernel::scaled::<true, false, false>(o, c);
-    }
-
-    #[inline(never)]
-    pub unsafe fn narrow_offset(o: &Operands, c: *mut f32) {
-        kernel::scaled::<true, true, false>(o, c);
-    }
-
-    #[inline(never)]
-    pub unsafe fn narrow_zero(o: &Operands, c: *mut f32) {
-        kernel::scaled::<true, false, true>(o, c);
-    }
-
-    #[inline(never)]
-    pub unsafe fn narrow_offset_zero(o: &Operands, c: *mut f32) {
-        kernel::scaled::<true, true, true>(o, c);
-    }
-}
-#[cfg(target_feature = "relaxed-simd")]
-use narrow_kernels::*;
-
-/// A microkernel alone, in groups of 32: narrow ones, or wide ones.
+/// A microkernel alone, in groups of 32: narrow, or wide and exact.
 pub unsafe fn run_kernel(is_narrow: bool, times: usize, scratch: *mut u8) -> usize {
     if is_narrow && !HAS_BYTE_DOT {
         return 0;
     }
     let bytes = if is_narrow { 1 } else { 2 };
     let k = BLOCK_BYTES / bytes;
-    let vectors = scratch.add(32768) as *mut f32;
-    let operands = Operands {
-        strip: scratch,
-        panel: scratch.add(16384),
-        runs: k / 32,
-        steps_per_run: 32 * bytes / 4,
-        scales: vectors,
-        offsets: vectors,
-        row_sums: vectors,
-        column_sums: vectors,
-        zeros: vectors,
-        starts: vectors as *const u32,
-    };
+    let (panel, vectors) = (scratch.add(16384), scratch.add(32768) as *mut f32);
+    let starts = vectors as *const u32;
     #[cfg(target_feature = "relaxed-simd")]
-    let kernel = if is_narrow { narrow } else { exact };
+    let kernel: Kernel = if is_narrow { integer_narrow } else { integer_exact };
     #[cfg(not(target_feature = "relaxed-simd"))]
-    let kernel = exact;
+    let kernel: Kernel = integer_exact;
     for _ in 0..times {
-        kernel(&operands, vectors.add(1024));
+        let (v, c) = (vectors, vectors.add(1024));
+        kernel(scratch, panel, k / 32, 8 * bytes, c, v, starts, v, v, v, v);
     }
     2 * TILE_FLOATS * k
 }

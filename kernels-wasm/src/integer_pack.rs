@@ -103,18 +103,16 @@ impl Product<'_> {
         let raw = rows.add(COLUMNS * BLOCK_BYTES);
         for c in 0..COLUMNS {
             let to = rows.add(c * bytes);
-            if c >= columns {
-                core::ptr::write_bytes(to, 0, bytes);
+            // Columns beyond the last repeat it; nobody reads their sums.
+            let from = column + c.min(columns - 1);
+            self.weight.codes(from, block.first, block.count, raw);
+            if narrow {
+                self.narrow_values(raw, block, to);
             } else {
-                self.weight.codes(column + c, block.first, block.count, raw);
-                if narrow {
-                    self.narrow_values(raw, block, to);
-                } else {
-                    self.wide_values(raw, block, to as *mut i16);
-                }
+                self.wide_values(raw, block, to as *mut i16);
             }
             if !self.form.is_exact() {
-                self.describe_runs(column + c, c, c < columns, to, block, side);
+                self.describe_runs(from, c, to, block, side);
             }
         }
         interleave(rows, bytes, regions.strip as *mut u8);
@@ -171,30 +169,27 @@ impl Product<'_> {
     }
 
     /// Scales, offsets and column sums of one column.
+    #[inline(always)]
     unsafe fn describe_runs(
         &self,
         column: usize,
         c: usize,
-        is_there: bool,
         values: *const u8,
         block: Block,
         side: &Side,
     ) {
-        for run in 0..block.runs {
+        let (factor, shift) = (self.form.factor, self.form.shift * self.form.factor);
+        let has_column_sums = self.has_zeros() && self.is_narrow();
+        self.weight.for_each_run(column, block.first, block.run, block.runs, |run, scale, offset| {
             let at = run * COLUMNS + c;
-            let k = block.first + run * block.run;
-            let scale = if is_there { self.weight.group_scale(column, k) } else { 0.0 };
-            *side.scales.add(at) = scale * self.form.factor;
-            if self.form.has_offset != 0 {
-                let offset = if is_there { self.weight.group_offset(column, k) } else { 0.0 };
-                *side.offsets.add(at) = offset + self.form.shift * scale * self.form.factor;
-            }
-            if self.has_zeros() && self.is_narrow() {
+            *side.scales.add(at) = scale * factor;
+            *side.offsets.add(at) = offset + shift * scale;
+            if has_column_sums {
                 let sum = sum_bytes(values.add(run * block.run), block.run);
                 let center = self.form.center * block.run as i32;
                 *side.column_sums.add(at) = (center - sum as i32) as f32;
             }
-        }
+        });
     }
 }
 

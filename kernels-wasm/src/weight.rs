@@ -208,24 +208,36 @@ impl Weight {
         }
     }
 
+    /// What an integer code of `row` is worth, where rows have one scale.
     #[inline(always)]
-    fn group_of(&self, row: usize, column: usize) -> usize {
-        (row * self.columns as usize + column) / self.group as usize
+    pub unsafe fn row_scale(&self, row: usize) -> f32 {
+        let group = row * self.columns as usize / self.group as usize;
+        self.scale.at(group) * self.scale.multiplier
     }
 
-    /// What an integer code of `row` is worth at `column`.
+    /// Calls `f(index, scale, offset)` for `runs` runs of `run` k from column `first` of a row on, each within
+    /// one group.
     #[inline(always)]
-    pub unsafe fn group_scale(&self, row: usize, column: usize) -> f32 {
-        self.scale.at(self.group_of(row, column)) * self.scale.multiplier
-    }
-
-    /// What is added to the weight of `row` at `column`.
-    #[inline(always)]
-    pub unsafe fn group_offset(&self, row: usize, column: usize) -> f32 {
-        if self.offset.kind == SCALE_NONE {
-            0.0
-        } else {
-            self.offset.at(self.group_of(row, column))
+    pub unsafe fn for_each_run(
+        &self,
+        row: usize,
+        first: usize,
+        run: usize,
+        runs: usize,
+        mut f: impl FnMut(usize, f32, f32),
+    ) {
+        let size = self.group as usize;
+        let flat = row * self.columns as usize + first;
+        let (mut group, mut left) = (flat / size, size - flat % size);
+        let (mut scale, mut offset) = (0.0, 0.0);
+        for index in 0..runs {
+            if index == 0 || left == 0 {
+                (group, left) = if index == 0 { (group, left) } else { (group + 1, size) };
+                scale = self.scale.at(group) * self.scale.multiplier;
+                offset = if self.offset.kind == SCALE_NONE { 0.0 } else { self.offset.at(group) };
+            }
+            f(index, scale, offset);
+            left = left.saturating_sub(run);
         }
     }
 }
