@@ -142,8 +142,10 @@ export type {
   ComponentReport,
   FluxPlanOptions,
   FluxPlanReport,
+  PipelineMemoryReport,
   StageReport,
 } from "./src/pipelines/flux_plans.ts";
+export type { DequantizeOptions, PipelineModel } from "./src/pipelines/pipeline_model.ts";
 export type { SaveOptions } from "./src/pipelines/save_pretrained.ts";
 export { PipelineImage } from "./src/pipelines/image.ts";
 export type { Timings } from "./src/pipelines/stage_clock.ts";

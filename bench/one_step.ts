@@ -72,6 +72,7 @@ export class OneStep {
       Object.values(this.plans).map((plan) => ({
         name: plan.name,
         plan,
+        weightBytes: this.backend.weightBytes?.(plan) ?? plan.weightBytes,
         keepsWeights: false,
         scratchBytes: this.backend.scratchBytes(plan),
       })),

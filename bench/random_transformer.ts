@@ -96,8 +96,13 @@ export async function randomTransformer(
       source: { read: (weight) => Promise.resolve(planned(weight, infos.get(weight.name)!)) },
       quantizationConfig: null,
       preQuantized: false,
-      memory: () => ({ stored: 0, resident: 0 }),
+      isDequantized: false,
+      isChanged: false,
+      async *dense() {},
+      memory: () => ({ stored: 0, resident: 0, scales: 0 }),
     },
+    changeWeights: () => Promise.resolve(),
+    showWeights: () => {},
     close: () => Promise.resolve(),
   };
 }

@@ -15,6 +15,7 @@ export interface ModelOptions {
   readonly dtype?: "float32" | "bfloat16";
   readonly quantize: readonly string[];
   readonly activations?: ActivationChoice;
+  readonly quantizeOuter?: true;
   readonly transformer?: string;
   readonly textEncoder2?: string;
 }
@@ -51,8 +52,12 @@ export function activationsOption(): Option {
   ).choices(ACTIVATION_CHOICES);
 }
 
-/** Adds `--quantize`, which may be given several times. */
+/** Adds `--quantize`, which may be given several times, and what goes with it. */
 export function addQuantizeOption(command: Command): Command {
+  command.option(
+    "--quantize-outer",
+    "quantize Flux's embedders and last modulation too, as Diffusers does by default",
+  );
   return command.option(
     "--quantize <[component=]method:format>",
     "quantize a component, such as bitsandbytes:nf4; `halftone formats` lists them (repeatable; " +

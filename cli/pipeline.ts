@@ -43,7 +43,7 @@ export async function pipelineOptions(
   options: ModelOptions,
   path: string,
 ): Promise<PlainPipelineOptions & Pick<FluxPipelineOptions, "quantizationConfig">> {
-  const quantizationConfig = parseQuantizeFlags(options.quantize);
+  const quantizationConfig = parseQuantizeFlags(options.quantize, options);
   if (quantizationConfig !== undefined) {
     requireComponents(quantizationConfig, [...(await readModelIndex(path)).components.keys()]);
   }

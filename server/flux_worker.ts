@@ -54,7 +54,7 @@ async function open(setup: PipelineSetup, signal: AbortSignal): Promise<void> {
   const { path, model, defaults: { maxSequenceLength, ...defaults } } = setup;
   const pipeline = await FluxPipeline.fromPretrained(path, {
     ...setup.options,
-    quantizationConfig: parseQuantizeFlags(setup.quantize),
+    quantizationConfig: parseQuantizeFlags(setup.quantize, setup),
     signal,
     onProgress: (progress) => scope.postMessage({ kind: "progress", progress }),
     onWarning: warn,

@@ -32,6 +32,8 @@ export interface PipelineSetup {
   readonly options: PlainPipelineOptions;
   /** `[component=]method:format`. */
   readonly quantize: readonly string[];
+  /** Whether Flux's outer modules are quantized too. */
+  readonly quantizeOuter?: boolean;
 }
 
 /** From the HTTP thread. */

@@ -68,7 +68,7 @@ async function inspectWeights(name: string, path: string): Promise<ComponentRepo
   const config = isFolder ? await readConfig(path) : {};
   const checkpoint = await openCheckpoint(path, { variantFallback: true });
   try {
-    const { quantizer } = resolveQuantizer(checkpoint, { config, linearNames: () => false });
+    const { quantizer } = resolveQuantizer(checkpoint, { config });
     return reportOf(name, path, await rowsOf(checkpoint, quantizer));
   } finally {
     await checkpoint.close();

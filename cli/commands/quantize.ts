@@ -4,7 +4,11 @@ import { Command } from "commander";
 import { HalftoneError } from "../../src/errors.ts";
 import { readConfig } from "../../src/io/checkpoint.ts";
 import { quantizeCheckpoint } from "../../src/io/quantize_checkpoint.ts";
-import { parseQuantizeFlag, parseQuantizeFlags } from "../../src/quantization/formats.ts";
+import {
+  parseQuantizeFlag,
+  parseQuantizeFlags,
+  skippingNothing,
+} from "../../src/quantization/formats.ts";
 import type { PipelineQuantizationConfig } from "../../src/quantization/pipeline_config.ts";
 import type { QuantizationConfig } from "../../src/quantization/quantizer.ts";
 import { statPath } from "../../src/runtime/files.ts";
@@ -13,7 +17,7 @@ import { requireComponents } from "../components.ts";
 import { convertModel } from "../convert_model.ts";
 import { interruptible } from "../interrupt.ts";
 import { modelOfConfig } from "../model_classes.ts";
-import { addQuantizeOption } from "../options.ts";
+import { addQuantizeOption, type ModelOptions } from "../options.ts";
 import { createProgress, type Progress } from "../progress.ts";
 import { quantizeGgufFile } from "../quantize_gguf.ts";
 
@@ -24,17 +28,21 @@ export function quantizeCommand(): Command {
     .argument("<src>", "a model folder, a component's folder, or a .safetensors file")
     .argument("<dst>", "the same kind, to be written; or a .gguf file of one component");
   return addQuantizeOption(command).action(
-    (source: string, destination: string, options: { quantize: readonly string[] }) =>
-      interruptible((signal) => quantize(source, destination, options.quantize, signal)),
+    (
+      source: string,
+      destination: string,
+      options: Pick<ModelOptions, "quantize" | "quantizeOuter">,
+    ) => interruptible((signal) => quantize(source, destination, options, signal)),
   );
 }
 
 async function quantize(
   source: string,
   destination: string,
-  flags: readonly string[],
+  options: Pick<ModelOptions, "quantize" | "quantizeOuter">,
   signal: AbortSignal,
 ): Promise<void> {
+  const { quantize: flags } = options;
   if (flags.length === 0) throw nothingToDo();
   const progress = createProgress();
   if (destination.endsWith(".gguf")) {
@@ -42,11 +50,11 @@ async function quantize(
     progress.close();
     return writeText(`${line}\n`);
   }
-  const pipelineConfig = parseQuantizeFlags(flags)!;
+  const pipelineConfig = parseQuantizeFlags(flags, options)!;
   const lines = await convertModel(source, destination, {
     choose: (names) => Promise.resolve(chosenComponents(names, pipelineConfig)),
     convert: (from, to, name) => {
-      const config = name === undefined ? singleConfig(flags) : pipelineConfig.resolve(name)!;
+      const config = name === undefined ? singleConfig(options) : pipelineConfig.resolve(name)!;
       return quantizeOne(from, to, config, progress, signal);
     },
   });
@@ -68,6 +76,7 @@ async function quantizeOne(
     quantizationConfig,
     linearNames: model && ((name) => model.isLinearWeight(name)),
     keepInFloat32: model?.keepInFloat32,
+    modules: model,
     signal,
     onProgress: (done, total) => progress.show(`quantize ${source}`, done, total, "tensors"),
   });
@@ -81,8 +90,13 @@ function chosenComponents(
   return names.filter((name) => config.resolve(name) !== undefined);
 }
 
-function singleConfig(flags: readonly string[]): QuantizationConfig {
-  if (flags.length === 1) return parseQuantizeFlag(flags[0]!).config;
+function singleConfig(
+  { quantize: flags, quantizeOuter }: Pick<ModelOptions, "quantize" | "quantizeOuter">,
+): QuantizationConfig {
+  if (flags.length === 1) {
+    const { config } = parseQuantizeFlag(flags[0]!);
+    return quantizeOuter ? skippingNothing(config) : config;
+  }
   throw new HalftoneError("invalid_argument", "Cannot quantize one file in several formats", {
     field: "--quantize",
     found: flags.join(" "),

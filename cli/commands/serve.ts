@@ -69,8 +69,9 @@ async function load(options: ServeOptions, signal: AbortSignal): Promise<Picture
   const defaults = await readGenerationDefaults(path);
   // A config is no plain data; the other thread makes it again from the flags checked here.
   const { quantizationConfig: _, ...plain } = await pipelineOptions(options, path);
+  const { quantize, quantizeOuter } = options;
   const maker = await startWorkerMaker({
-    setup: { path, model, defaults, options: plain, quantize: options.quantize },
+    setup: { path, model, defaults, options: plain, quantize, quantizeOuter },
     signal,
     onProgress: ({ stage, done, total }) => progress.show(`load ${stage}`, done, total, "weights"),
     onWarning: (message) => say(`warning: ${message}`),

@@ -76,6 +76,8 @@ export interface Backend {
    * weights are streamed, by default when they alone do not fit.
    */
   scratchBytes(plan: Plan, streamed?: boolean): number;
+  /** Bytes that a plan's weights take here, where alignment or another type makes them more. */
+  weightBytes?(plan: Plan): number;
   loadWeights(
     weights: readonly PlanWeight[],
     source: WeightSource,

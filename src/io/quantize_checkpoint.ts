@@ -4,13 +4,20 @@
  */
 
 import { HalftoneError } from "../errors.ts";
-import { dequantize } from "../quantization/dequantize.ts";
+import { denseWeight } from "../quantization/dense_weight.ts";
 import { GGUFQuantizationConfig } from "../quantization/gguf_config.ts";
+import { LayerwiseCastingConfig } from "../quantization/layerwise_casting_config.ts";
 import { createPause } from "../quantization/pause.ts";
 import { type JsonValue, parseJsonKeepingNumbers } from "../quantization/python_json.ts";
-import type { QuantizationConfig, Quantizer, WrittenTensor } from "../quantization/quantizer.ts";
+import type {
+  ModelModules,
+  QuantizationConfig,
+  Quantizer,
+  WrittenTensor,
+} from "../quantization/quantizer.ts";
 import {
   castWeight,
+  checkFloat16,
   computable,
   denseDType,
   libraryOf,
@@ -29,7 +36,6 @@ import {
 } from "../runtime/files.ts";
 import { hasSharedWorkers } from "../runtime/workers.ts";
 import { isFloat } from "../tensor/dtype.ts";
-import { HostTensor } from "../tensor/host_tensor.ts";
 import { type Checkpoint, openCheckpoint, readConfig, type TensorEntry } from "./checkpoint.ts";
 import type { WriteCheckpointOptions, WrittenCheckpoint } from "./checkpoint_writer.ts";
 import type { Config } from "./config.ts";
@@ -56,6 +62,8 @@ export interface QuantizeOptions extends ConvertOptions {
   readonly linearNames?: (name: string) => boolean;
   /** Modules the model class keeps in float32; T5: ["wo"]. */
   readonly keepInFloat32?: readonly string[];
+  /** What the model class says of its modules; without it no module is skipped by default. */
+  readonly modules?: ModelModules;
 }
 
 /**
@@ -100,15 +108,20 @@ function quantization(
   options: QuantizeOptions,
 ): Conversion {
   const { quantizer, preQuantized } = resolveQuantizer(checkpoint, {
-    linearNames: () => false,
     ...options,
     config,
     onWarning: () => {},
   });
-  if (preQuantized || !quantizer) throw alreadyQuantized(checkpoint.path);
+  if (!quantizer || (preQuantized && !quantizer.quantizesRest)) {
+    throw alreadyQuantized(checkpoint.path);
+  }
+  refuseGguf(quantizer.config);
+  const isSaid = quantizer.configless || (preQuantized && config.quantization_config !== undefined);
   return {
-    config: quantizer.configless ? {} : { quantization_config: quantizer.config.toDict() },
-    metadata: writtenMetadata(checkpoint, quantizer, options),
+    config: isSaid ? {} : { quantization_config: quantizer.config.toDict() },
+    metadata: preQuantized
+      ? { format: "pt", ...checkpoint.metadata }
+      : writtenMetadata(checkpoint, quantizer, options),
     encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
   };
 }
@@ -123,7 +136,7 @@ export async function dequantizeCheckpoint(
   options: ConvertOptions = {},
 ): Promise<WrittenCheckpoint> {
   return await convert(source, destination, options, (checkpoint, config) => {
-    const { quantizer } = resolveQuantizer(checkpoint, { config, linearNames: () => false });
+    const { quantizer } = resolveQuantizer(checkpoint, { config });
     if (!quantizer) throw notQuantized(source);
     return {
       config: { quantization_config: undefined },
@@ -138,7 +151,7 @@ export async function isQuantizedCheckpoint(path: string): Promise<boolean> {
   const config = await isFolder(path) ? await readConfig(path) : {};
   const checkpoint = await openCheckpoint(path, { variantFallback: true });
   try {
-    return resolveQuantizer(checkpoint, { config, linearNames: () => false }).preQuantized;
+    return resolveQuantizer(checkpoint, { config }).preQuantized;
   } finally {
     await checkpoint.close();
   }
@@ -215,6 +228,9 @@ async function quantizeTensor(
   options: QuantizeOptions,
 ): Promise<readonly NamedTensor[]> {
   const { name } = entry;
+  if (quantizer.quantizesRest && belongsToQuantized(name, checkpoint, quantizer)) {
+    return [{ name, tensor: await checkpoint.read(name, { packed: true }) }];
+  }
   const linearNames = options.linearNames ?? isMatrixWeight(entry);
   if (!quantizedInfo(name, entry, quantizer, linearNames, options.dtype)) {
     const { name, tensor } = await convertDense(entry, checkpoint, options);
@@ -224,6 +240,23 @@ async function quantizeTensor(
   const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
   const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
   return quantizer.write(name, await quantizer.quantize(name, rounded, createPause()));
+}
+
+/** GGUF's blocks have no place in safetensors, nor float8 in GGUF. */
+function refuseGguf(config: QuantizationConfig): void {
+  const isCast = config instanceof LayerwiseCastingConfig;
+  if (!isCast || !(config.quantizationConfig instanceof GGUFQuantizationConfig)) return;
+  throw new HalftoneError("unsupported", "Cannot save a GGUF model that was cast", {
+    field: "quantizationConfig",
+    found: config.quantMethod,
+    expected: "GGUF or layerwise casting alone",
+  });
+}
+
+/** Whether a tensor is a quantized weight of the source, or stands beside one. */
+function belongsToQuantized(name: string, checkpoint: Checkpoint, quantizer: Quantizer): boolean {
+  const weight = quantizer.weightOf?.(name, checkpoint) ?? name;
+  return quantizer.isCompanion(name, checkpoint) || quantizer.isStored(weight, checkpoint);
 }
 
 /** What the method's library writes into the header; undefined when it writes nothing of its own. */
@@ -254,12 +287,9 @@ async function dequantizeTensor(
   if (!quantizer.isStored(name, checkpoint)) {
     return [await convertDense(entry, checkpoint, options)];
   }
-  const weight = await quantizer.read(name, checkpoint);
-  const { shape } = weight.tensor;
-  const dtype = options.dtype ?? weight.dtype;
-  const own = dtype === weight.dtype ? quantizer.dequantize?.(weight) : undefined;
-  const dense = own ?? HostTensor.fromFloat32(dequantize(weight.tensor), shape);
-  return [{ name, tensor: castWeight(name, dense, dtype) }];
+  const dense = denseWeight(quantizer, await quantizer.read(name, checkpoint), options.dtype);
+  checkFloat16(name, dense);
+  return [{ name, tensor: dense }];
 }
 
 async function convertDense(

@@ -10,6 +10,7 @@ import type { Graph, Tensor } from "../ops/graph.ts";
 import { add, attention, conv2d, groupNorm, upsampleNearest2x } from "../ops/builders.ts";
 import { type AutoencoderKLConfig, parseAutoencoderKLConfig } from "./autoencoder_kl_config.ts";
 import { activationByName, linearLayer } from "./layers.ts";
+import { AUTOENCODER_KL_CLASSES, classOf } from "./module_classes.ts";
 
 export type { AutoencoderKLConfig } from "./autoencoder_kl_config.ts";
 
@@ -41,6 +42,11 @@ export class AutoencoderKL {
   /** Latent pixels of a side that is decoded whole; Diffusers' tiling begins above it. */
   get tileLatentSize(): number {
     return Math.max(1, Math.trunc(this.config.sampleSize / this.scaleFactor));
+  }
+
+  /** The Python class of a module. */
+  classOfModule(module: string): string | undefined {
+    return classOf(AUTOENCODER_KL_CLASSES, module);
   }
 
   /** Whether a checkpoint tensor is the weight of a linear layer. */

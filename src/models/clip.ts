@@ -11,6 +11,7 @@ import { HostTensor } from "../tensor/host_tensor.ts";
 import { type Config, configNumber, configString, invalidConfig } from "../io/config.ts";
 import { CONFIG_LIMITS, configCount } from "./config_limits.ts";
 import { activationByName, layerNormLayer, linearLayer } from "./layers.ts";
+import { classOf, CLIP_TEXT_CLASSES } from "./module_classes.ts";
 
 /** config.json of CLIPTextModel with the class defaults applied. */
 export interface ClipTextConfig {
@@ -38,6 +39,11 @@ export class CLIPTextModel {
   constructor(config: Config) {
     this.config = parseClipTextConfig(config);
     this.#activation = activationByName(this.config.hiddenAct, "hidden_act");
+  }
+
+  /** The Python class of a module. */
+  classOfModule(module: string): string | undefined {
+    return classOf(CLIP_TEXT_CLASSES, module);
   }
 
   /** Whether a checkpoint tensor is the weight of a linear layer. */

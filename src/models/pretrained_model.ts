@@ -76,6 +76,26 @@ export abstract class PretrainedModel {
   readonly keepInFloat32: readonly string[] = [];
 
   /**
+   * What its _skip_layerwise_casting_patterns of Diffusers are.
+   * @internal
+   */
+  readonly skipLayerwiseCastingPatterns: readonly string[] = [];
+
+  /**
+   * The Python class of a module ("" for the model).
+   * @internal
+   */
+  abstract classOfModule(module: string): string | undefined;
+
+  /**
+   * The modules that stay dense when a config has no skip list, in the spelling of a method's.
+   * @internal
+   */
+  defaultSkipModules(_method: string): readonly string[] | null {
+    return null;
+  }
+
+  /**
    * A checkpoint under the names that safetensors files of such a model have.
    * @internal
    */
@@ -141,6 +161,7 @@ export abstract class PretrainedModel {
         config,
         linearNames: (name) => model.isLinearWeight(name),
         keepInFloat32: model.keepInFloat32,
+        modules: model,
       });
       model.#opened = { file, config, checkpoint, weights, dtype };
       return model;

@@ -8,6 +8,7 @@ import { quantizeToGguf } from "../io/quantize_gguf.ts";
 import type { WeightsBaseName } from "../io/weight_files.ts";
 import { copyFile, type NamedTensor, writeCheckpoint, writeJson } from "../io/write_checkpoint.ts";
 import { GGUFQuantizationConfig } from "../quantization/gguf_config.ts";
+import type { ModelModules } from "../quantization/quantizer.ts";
 import { castWeight, denseDType, libraryOf, type WeightDType } from "../quantization/weights.ts";
 import { joinPath, makeFolder } from "../runtime/files.ts";
 import { ggufFileOf } from "./gguf_file.ts";
@@ -22,7 +23,7 @@ export interface SaveModelOptions {
 }
 
 /** What saving must know of a class. */
-export interface SavableModel {
+export interface SavableModel extends ModelModules {
   isLinearWeight(name: string): boolean;
   readonly keepInFloat32?: readonly string[];
 }
@@ -78,7 +79,7 @@ export async function saveFolder(
   { maxShardSize, signal }: SaveModelOptions,
 ): Promise<void> {
   const { file, config, checkpoint, dtype, weights } = opened;
-  const { quantizationConfig, preQuantized } = weights;
+  const { quantizationConfig, preQuantized, isChanged, isDequantized } = weights;
   const baseName = baseNameOf(config);
   if (quantizationConfig instanceof GGUFQuantizationConfig) {
     await makeFolder(folder);
@@ -87,15 +88,20 @@ export async function saveFolder(
     else await quantizeInto(path, model, opened, quantizationConfig, signal);
     return await writeJson(joinPath(folder, "config.json"), config);
   }
-  if (quantizationConfig !== null && !preQuantized) {
+  if (quantizationConfig !== null && isChanged) {
     await quantizeOpenCheckpoint(checkpoint, config, folder, {
       quantizationConfig,
       linearNames: (name) => model.isLinearWeight(name),
       keepInFloat32: model.keepInFloat32,
+      modules: model,
       dtype,
       maxShardSize,
       signal,
     });
+    return;
+  }
+  if (isDequantized) {
+    await writeCheckpoint(folder, config, weights.dense(), { baseName, maxShardSize });
     return;
   }
   const written = { ...config, ...storedQuantization(opened) };

@@ -20,6 +20,7 @@ import {
 } from "./pretrained_model.ts";
 import { t5ConfigOf } from "./single_file_config.ts";
 import { t5FromSingleFile } from "./t5_single_file.ts";
+import { classOf, T5_ENCODER_CLASSES } from "./module_classes.ts";
 
 /** config.json of T5EncoderModel with the class defaults applied. */
 export interface T5Config {
@@ -87,6 +88,14 @@ export class T5EncoderModel extends PretrainedModel {
   /** Features of an encoded token. */
   get hiddenSize(): number {
     return this.config.dModel;
+  }
+
+  /**
+   * The Python class of a module.
+   * @internal
+   */
+  override classOfModule(module: string): string | undefined {
+    return classOf(T5_ENCODER_CLASSES, module);
   }
 
   /**

@@ -5,11 +5,17 @@ import type { Config } from "../io/config.ts";
 import { type Checkpoint, openCheckpoint, readConfig } from "../io/checkpoint.ts";
 import type { OpenedModel, PretrainedModel } from "../models/pretrained_model.ts";
 import type { QuantizationConfig } from "../quantization/auto.ts";
-import { type ComponentWeights, openWeights, type WeightDType } from "../quantization/weights.ts";
+import type { ModelModules } from "../quantization/quantizer.ts";
+import {
+  type ComponentWeights,
+  openWeights,
+  type OpenWeightsOptions,
+  type WeightDType,
+} from "../quantization/weights.ts";
 import { joinPath } from "../runtime/files.ts";
 
 /** What a component's class says of checkpoints. */
-export interface ComponentModel {
+export interface ComponentModel extends ModelModules {
   /** Whether a checkpoint tensor is the weight of a linear layer. */
   isLinearWeight(name: string): boolean;
   /** Modules whose weights are never rounded to float16 nor quantized. */
@@ -47,9 +53,19 @@ export interface Component<Model extends ComponentModel = ComponentModel> {
   readonly config: Config;
   readonly checkpoint: Checkpoint;
   readonly weights: ComponentWeights;
+  /** Opens the weights anew, so that they are quantized or made dense in another way. */
+  changeWeights(change: WeightsChange): Promise<void>;
+  /** Shows the weights, now and after changes, as a function makes them of those that were opened. */
+  showWeights(view: WeightsView): void;
   /** Closes the files. */
   close(): Promise<void>;
 }
+
+/** How the weights of a component shall be held from now on. */
+export type WeightsChange = Pick<OpenWeightsOptions, "quantizationConfig" | "dequantizeTo">;
+
+/** Weights as they are shown in place of those that were opened. */
+export type WeightsView = (weights: ComponentWeights) => ComponentWeights;
 
 /** Opens the component `name` of a model folder: reads its config and the headers of its weights. */
 export async function openComponent<Model extends ComponentModel>(
@@ -65,20 +81,29 @@ export async function openComponent<Model extends ComponentModel>(
   const opened = await openCheckpoint(file ?? path, { variant, variantFallback: true });
   try {
     const checkpoint = model.adaptCheckpoint?.(opened) ?? opened;
-    const weights = await openWeights(checkpoint, {
-      config,
-      dtype,
-      quantizationConfig,
-      linearNames: (weight) => model.isLinearWeight(weight),
-      keepInFloat32: model.keepInFloat32,
-      onWarning,
-    });
-    const close = () => checkpoint.close();
-    return { name, path, file, model, config, checkpoint, weights, close };
+    const open = weightsOpener(model, checkpoint, { config, dtype, onWarning });
+    const parts = { name, path, file, model, config, checkpoint };
+    return new OpenComponent(parts, open, await open({ quantizationConfig }));
   } catch (error) {
     await opened.close();
     throw error;
   }
+}
+
+/** Opens the weights of a model in whatever way is asked for. */
+function weightsOpener(
+  model: ComponentModel,
+  checkpoint: Checkpoint,
+  options: Pick<OpenWeightsOptions, "config" | "dtype" | "onWarning">,
+): (change: WeightsChange) => Promise<ComponentWeights> {
+  return (change) =>
+    openWeights(checkpoint, {
+      ...options,
+      ...change,
+      linearNames: (weight) => model.isLinearWeight(weight),
+      keepInFloat32: model.keepInFloat32,
+      modules: model,
+    });
 }
 
 /** A model that was opened before, as a component. Throws `closed` when it has no weights any more. */
@@ -90,9 +115,62 @@ export function componentOf<Model extends PretrainedModel>(
   if (opened === null) {
     throw new HalftoneError("closed", "Cannot use a model without weights", { field: name });
   }
-  const { file, config, checkpoint, weights } = opened;
-  const close = () => Promise.resolve();
-  return { name, path: file, file, model, opened, config, checkpoint, weights, close };
+  const { file, config, checkpoint, dtype, weights } = opened;
+  const parts = { name, path: file, file, model, opened, config, checkpoint };
+  return new OpenComponent(parts, weightsOpener(model, checkpoint, { config, dtype }), weights);
+}
+
+type ComponentParts<Model extends ComponentModel> = Pick<
+  Component<Model>,
+  "name" | "path" | "file" | "model" | "opened" | "config" | "checkpoint"
+>;
+
+class OpenComponent<Model extends ComponentModel> implements Component<Model> {
+  readonly name: string;
+  readonly path: string;
+  readonly file: string | null;
+  readonly model: Model;
+  readonly opened: OpenedModel | undefined;
+  readonly config: Config;
+  readonly checkpoint: Checkpoint;
+  readonly #open: (change: WeightsChange) => Promise<ComponentWeights>;
+  #opened: ComponentWeights;
+  #view: WeightsView = (weights) => weights;
+  #weights: ComponentWeights;
+
+  constructor(
+    parts: ComponentParts<Model>,
+    open: (change: WeightsChange) => Promise<ComponentWeights>,
+    weights: ComponentWeights,
+  ) {
+    this.name = parts.name;
+    this.path = parts.path;
+    this.file = parts.file;
+    this.model = parts.model;
+    this.opened = parts.opened;
+    this.config = parts.config;
+    this.checkpoint = parts.checkpoint;
+    this.#open = open;
+    this.#opened = this.#weights = weights;
+  }
+
+  get weights(): ComponentWeights {
+    return this.#weights;
+  }
+
+  async changeWeights(change: WeightsChange): Promise<void> {
+    this.#opened = await this.#open(change);
+    this.#weights = this.#view(this.#opened);
+  }
+
+  showWeights(view: WeightsView): void {
+    this.#view = view;
+    this.#weights = view(this.#opened);
+  }
+
+  close(): Promise<void> {
+    return this.opened ? Promise.resolve() : this.checkpoint.close();
+  }
 }
 
 /** The folder's config; how the folder's own weights are quantized says nothing of a file's. */

@@ -13,6 +13,7 @@ import { checkPipelineConfig } from "../quantization/pipeline_config.ts";
 import { memoryBytes } from "../runtime/system.ts";
 import { type BackendHandle, backendOf } from "./backend_handle.ts";
 import { throwIfAborted } from "./denoising.ts";
+import type { Component, WeightsChange } from "./component.ts";
 import {
   closeFluxComponents,
   fluxComponentList,
@@ -29,7 +30,12 @@ import type {
   PromptEmbeddings,
 } from "./flux_options.ts";
 import { checkPipelineOptions } from "./flux_pipeline_options.ts";
-import { describeRun, type FluxPlanOptions, type FluxPlanReport } from "./flux_plans.ts";
+import {
+  describeRun,
+  type FluxPlanOptions,
+  type FluxPlanReport,
+  type PipelineMemoryReport,
+} from "./flux_plans.ts";
 import { parseFluxRequest } from "./flux_request.ts";
 import { encodeWith, type FluxParts, FluxRun } from "./flux_run.ts";
 import {
@@ -39,6 +45,12 @@ import {
   sizedStages,
   SMALLEST_SIZES,
 } from "./flux_stages.ts";
+import {
+  type ApplyChange,
+  ComponentModelHandle,
+  type DequantizeOptions,
+  type PipelineModel,
+} from "./pipeline_model.ts";
 import { parseEncodeRequest } from "./prompt_source.ts";
 import { saveModelFolder, type SaveOptions } from "./save_pretrained.ts";
 import { StageClock } from "./stage_clock.ts";
@@ -157,6 +169,62 @@ export class FluxPipeline {
   /** Bytes of all weights in their formats: codes, scales and tables included. */
   get storedBytes(): number {
     return storedBytes(this.#parts.components);
+  }
+
+  /** The transformer. */
+  get transformer(): PipelineModel {
+    return this.#model(this.#parts.components.transformer);
+  }
+
+  /** The autoencoder. */
+  get vae(): PipelineModel {
+    return this.#model(this.#parts.components.vae);
+  }
+
+  /** CLIP; null when the model folder has none. */
+  get textEncoder(): PipelineModel | null {
+    const { clip } = this.#parts.components;
+    return clip && this.#model(clip.component);
+  }
+
+  /** T5; null when the model folder has none. */
+  get textEncoder2(): PipelineModel | null {
+    const { t5 } = this.#parts.components;
+    return t5 && this.#model(t5.component);
+  }
+
+  #model(component: Component): PipelineModel {
+    const apply: ApplyChange = (component, change) =>
+      this.#enqueue(() => this.#changeWeights(component, change));
+    return new ComponentModelHandle(component, apply, this.#options.dtype);
+  }
+
+  async #changeWeights(component: Component, change: WeightsChange): Promise<void> {
+    await component.changeWeights(change);
+    for (const { stage } of sizedStages(this.#parts.stages, SMALLEST_SIZES)) {
+      if (stage.component === component) await stage.reset();
+    }
+    this.#placeWeights();
+  }
+
+  /**
+   * Makes all quantized models dense, with the values that their weights have; see
+   * `PipelineModel.dequantize`. Throws `quantization_config` when none is quantized, `closed`.
+   */
+  async dequantize(options: DequantizeOptions = {}): Promise<void> {
+    const models = [this.textEncoder, this.textEncoder2, this.transformer, this.vae];
+    const quantized = models.filter((model) => model?.quantizationConfig);
+    if (quantized.length === 0) await this.transformer.dequantize(options); // which says why not
+    for (const model of quantized) await model!.dequantize(options);
+  }
+
+  /**
+   * The bytes of the pipeline's weights by model, what a run of these sizes will need, and what the
+   * backend holds now by its own count. Throws `invalid_argument`.
+   */
+  memoryReport(options: FluxPlanOptions = {}): PipelineMemoryReport {
+    const { components, memory } = this.plan(options);
+    return { components, ...memory, backend: this.#parts.backend.memory() };
   }
 
   /** The plans of a run of these sizes, and what it will need. Throws `invalid_argument`. */

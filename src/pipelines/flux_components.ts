@@ -139,21 +139,18 @@ function withChosenActivations(
   const both = [transformer, t5?.component].filter((component) => component !== undefined);
   const isQuantized = both.some(({ weights }) => weights.quantizationConfig !== null);
   if (choice !== "float" && !isQuantized) throw nothingToRound(choice);
-  return {
-    ...components,
-    transformer: rounding(transformer, choice),
-    t5: t5 && { ...t5, component: rounding(t5.component, choice) },
-  };
+  for (const component of both) roundActivations(component, choice);
+  return components;
 }
 
-function rounding<Model extends PretrainedModel>(
+function roundActivations<Model extends PretrainedModel>(
   component: Component<Model>,
   choice: ActivationChoice,
-): Component<Model> {
-  const { model, weights } = component;
-  const isTokenLayer = (name: string) => model.isTokenLayer(name);
-  const catalog = withActivations(weights.catalog, choice, isTokenLayer);
-  return { ...component, weights: { ...weights, catalog } };
+): void {
+  const isTokenLayer = (name: string) => component.model.isTokenLayer(name);
+  component.showWeights((weights) => {
+    return { ...weights, catalog: withActivations(weights.catalog, choice, isTokenLayer) };
+  });
 }
 
 /** What the options give instead of a component's own weights. */

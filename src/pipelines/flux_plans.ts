@@ -1,6 +1,6 @@
 /** What a FluxPipeline run will need, told before any weight is loaded. */
 
-import type { Backend } from "../backends/backend.ts";
+import type { Backend, MemoryUse } from "../backends/backend.ts";
 import { HalftoneError } from "../errors.ts";
 import { planText } from "../plan/print.ts";
 import type { FluxComponents } from "./flux_components.ts";
@@ -52,8 +52,18 @@ export interface ComponentReport {
   readonly fileBytes: number;
   /** Bytes as a backend holds them, in the chosen format. */
   readonly storedBytes: number;
+  /** The part of `storedBytes` that is scales, offsets and tables. */
+  readonly scaleBytes: number;
   /** The quantization method in effect; null for dense weights. */
   readonly quantMethod: string | null;
+}
+
+/** Bytes of a pipeline, planned and counted. */
+export interface PipelineMemoryReport extends MemoryReport {
+  /** Its models, in the order of a run. */
+  readonly components: readonly ComponentReport[];
+  /** What the backend holds now, and the most so far, as its allocators counted. */
+  readonly backend: MemoryUse;
 }
 
 /** What a run will need. */
@@ -107,6 +117,7 @@ export function describeRun(
       name,
       fileBytes: weights.memory().stored,
       storedBytes: weights.memory().resident,
+      scaleBytes: weights.memory().scales,
       quantMethod: weights.quantizationConfig?.quantMethod ?? null,
     })),
     stages: planned.map(({ name, plan, scratchBytes, keepsWeights }) => ({

@@ -155,6 +155,8 @@ export function planStages(stages: readonly SizedStage[], backend: Backend): Pla
   return stages.map(({ stage, sizes }) => {
     const plan = stage.plan(sizes);
     const { name, keepsWeights, streamsWeights } = stage;
-    return { name, plan, keepsWeights, scratchBytes: backend.scratchBytes(plan, streamsWeights) };
+    const scratchBytes = backend.scratchBytes(plan, streamsWeights);
+    const weightBytes = backend.weightBytes?.(plan) ?? plan.weightBytes;
+    return { name, plan, weightBytes, keepsWeights, scratchBytes };
   });
 }

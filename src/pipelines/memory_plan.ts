@@ -9,6 +9,8 @@ import type { MemoryReport } from "./flux_options.ts";
 export interface PlannedStage {
   readonly name: string;
   readonly plan: Plan;
+  /** Bytes that its weights take on the backend. */
+  readonly weightBytes: number;
   /** Whether its weights stay after use. */
   readonly keepsWeights: boolean;
   /** Bytes beside weights and arena. */
@@ -18,11 +20,11 @@ export interface PlannedStage {
 /** Adds up what the stages hold at the same time; all kept weights come first when all are kept. */
 export function plannedMemory(stages: readonly PlannedStage[]): Omit<MemoryReport, "stored"> {
   const keepsAll = stages.every((stage) => stage.keepsWeights);
-  let held = keepsAll ? stages.reduce((sum, { plan }) => sum + plan.weightBytes, 0) : 0;
+  let held = keepsAll ? stages.reduce((sum, { weightBytes }) => sum + weightBytes, 0) : 0;
   let resident = held;
   let peak = 0;
-  for (const { plan, keepsWeights, scratchBytes } of stages) {
-    const during = keepsAll ? held : held + plan.weightBytes;
+  for (const { plan, weightBytes, keepsWeights, scratchBytes } of stages) {
+    const during = keepsAll ? held : held + weightBytes;
     resident = Math.max(resident, during);
     peak = Math.max(peak, during + plan.arenaBytes + scratchBytes);
     if (keepsWeights) held = during;

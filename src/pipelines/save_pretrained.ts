@@ -47,8 +47,7 @@ export async function saveModelFolder(
 
 function isChanged({ weights, file }: Component, { dtype }: SavedForm): boolean {
   if (file !== null) return true;
-  if (weights.preQuantized) return false;
-  return weights.quantizationConfig !== null || dtype !== undefined;
+  return weights.isChanged || (!weights.preQuantized && dtype !== undefined);
 }
 
 async function saveComponent(
@@ -57,15 +56,16 @@ async function saveComponent(
   { dtype, variant }: SavedForm,
   { maxShardSize, signal }: SaveOptions,
 ): Promise<void> {
-  const { model, path, config, file, weights: { quantizationConfig } } = component;
+  const { model, path, config, file, weights } = component;
   if (file !== null) {
     const opened = component.opened ?? await openedFrom(file, component, dtype);
-    return await saveFolder(model, opened, folder, { maxShardSize, signal });
+    return await saveFolder(model, { ...opened, weights }, folder, { maxShardSize, signal });
   }
+  const { quantizationConfig, isDequantized } = weights;
   if (quantizationConfig) {
     const { keepInFloat32 } = model;
     const linearNames = (name: string): boolean => model.isLinearWeight(name);
-    const quantization = { quantizationConfig, linearNames, keepInFloat32 };
+    const quantization = { quantizationConfig, linearNames, keepInFloat32, modules: model };
     await quantizeCheckpoint(path, folder, {
       ...quantization,
       dtype,
@@ -76,8 +76,13 @@ async function saveComponent(
     return;
   }
   const baseName = baseNameOf(config);
-  const tensors = roundedTensors(model, component.checkpoint, { dtype, signal });
   const spelled = await spelledConfig(path);
+  if (isDequantized) {
+    const { quantization_config: _, ...dense } = spelled;
+    await writeCheckpoint(folder, dense, weights.dense(), { baseName, maxShardSize });
+    return;
+  }
+  const tensors = roundedTensors(model, component.checkpoint, { dtype, signal });
   await writeCheckpoint(folder, spelled, tensors, { baseName, maxShardSize });
 }
 

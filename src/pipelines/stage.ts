@@ -116,6 +116,12 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
     }
   }
 
+  /** Takes the weights off the backend and forgets the plans, which were made for other formats. */
+  async reset(): Promise<void> {
+    await this.release();
+    this.#plans.clear();
+  }
+
   /** Takes the weights off the backend. */
   async release(): Promise<void> {
     const weights = this.#weights;

@@ -7,6 +7,8 @@ import { HalftoneError } from "../errors.ts";
 import { BITSANDBYTES } from "./bitsandbytes.ts";
 import { GGUF } from "./gguf.ts";
 import { LAYERWISE } from "./layerwise_casting.ts";
+import { LayerwiseCastingConfig } from "./layerwise_casting_config.ts";
+import { LayerwiseRest } from "./layerwise_rest.ts";
 import { MODELOPT } from "./modelopt.ts";
 import type {
   Method,
@@ -96,8 +98,32 @@ export function createQuantizer(
   target: QuantizerTarget,
 ): Quantizer {
   const resolved = toConfig(config);
-  const method = METHODS.find((candidate) => candidate.accepts(resolved))!;
-  return method.create(resolved, target);
+  const quantizer = methodOf(resolved).create(resolved, target);
+  const first = resolved instanceof LayerwiseCastingConfig ? resolved.quantizationConfig : null;
+  return first ? new LayerwiseRest(createQuantizer(first, target), quantizer, resolved) : quantizer;
+}
+
+/**
+ * The config with this skip list where it has none of its own. Methods without skip lists, and those for
+ * which null is chosen, keep their config.
+ */
+export function withSkipModules(
+  config: QuantizationConfig,
+  choose: (method: string) => readonly string[] | null,
+): QuantizationConfig {
+  if (config instanceof LayerwiseCastingConfig) {
+    const inner = config.quantizationConfig;
+    return inner ? config.over(withSkipModules(inner, choose)) : config;
+  }
+  const { name, skipListKey, fromDict } = methodOf(config);
+  const dict = config.toDict();
+  if (skipListKey === undefined || (dict[skipListKey] ?? null) !== null) return config;
+  const entries = choose(name);
+  return entries === null ? config : fromDict({ ...dict, [skipListKey]: [...entries] });
+}
+
+function methodOf(config: QuantizationConfig): Method {
+  return METHODS.find((candidate) => candidate.accepts(config))!;
 }
 
 /** The config that the keys of a checkpoint show it was quantized with; null when it was not. */

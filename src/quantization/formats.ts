@@ -1,7 +1,8 @@
 /** The command line's names of formats, `METHOD:FORMAT`, taken from the registry of methods. */
 
 import { HalftoneError } from "../errors.ts";
-import { METHODS } from "./auto.ts";
+import { METHODS, withSkipModules } from "./auto.ts";
+import { LayerwiseCastingConfig } from "./layerwise_casting_config.ts";
 import { PipelineQuantizationConfig } from "./pipeline_config.ts";
 import type { MethodFormat, QuantizationConfig } from "./quantizer.ts";
 
@@ -19,6 +20,12 @@ export interface QuantizeFlag {
   readonly config: QuantizationConfig;
 }
 
+/** What goes for all `--quantize` flags. */
+export interface QuantizeFlagOptions {
+  /** Whether modules that a model class leaves dense by default are quantized too, as in Diffusers. */
+  readonly quantizeOuter?: boolean;
+}
+
 /** The components quantized when a flag names none: those that hold nearly all weights. */
 export const DEFAULT_QUANTIZED_COMPONENTS: readonly string[] = ["transformer", "text_encoder_2"];
 
@@ -29,14 +36,36 @@ export function quantizeFormats(): QuantizeFormat[] {
   );
 }
 
-/** Parses `[COMPONENT=]METHOD:FORMAT`. Throws `invalid_argument` listing the formats. */
+/**
+ * Parses `[COMPONENT=]METHOD:FORMAT`, and after it `+layerwise:FORMAT` for what the method leaves dense.
+ * Throws `invalid_argument` listing the formats.
+ */
 export function parseQuantizeFlag(flag: string): QuantizeFlag {
   const equals = flag.indexOf("=");
-  const name = flag.slice(equals + 1);
-  const format = quantizeFormats().find((candidate) => candidate.fullName === name);
-  if (!format || equals === 0) throw unknownFormat(flag);
+  const [name, ...rest] = flag.slice(equals + 1).split("+");
+  const formats = quantizeFormats();
+  const [format, casting] = [name, rest[0]].map((wanted) => {
+    return formats.find((candidate) => candidate.fullName === wanted);
+  });
+  const isKnown = rest.length === 0 || (rest.length === 1 && casting !== undefined);
+  if (!format || !isKnown || equals === 0) throw unknownFormat(flag);
   const component = equals < 0 ? undefined : flag.slice(0, equals);
-  return { component, format, config: format.config() };
+  const config = format.config();
+  return { component, format, config: casting ? castRest(flag, config, casting.config()) : config };
+}
+
+function castRest(
+  flag: string,
+  config: QuantizationConfig,
+  casting: QuantizationConfig,
+): QuantizationConfig {
+  const isCasting = (config: QuantizationConfig) => config instanceof LayerwiseCastingConfig;
+  if (casting instanceof LayerwiseCastingConfig && !isCasting(config)) return casting.over(config);
+  throw new HalftoneError("invalid_argument", "Cannot combine these formats", {
+    field: "--quantize",
+    found: flag,
+    expected: "METHOD:FORMAT+layerwise:FORMAT",
+  });
 }
 
 /**
@@ -45,18 +74,24 @@ export function parseQuantizeFlag(flag: string): QuantizeFlag {
  */
 export function parseQuantizeFlags(
   flags: readonly string[],
+  { quantizeOuter = false }: QuantizeFlagOptions = {},
 ): PipelineQuantizationConfig | undefined {
   if (flags.length === 0) return undefined;
   const named = new Map<string | undefined, QuantizationConfig>();
   for (const { component, config } of flags.map(parseQuantizeFlag)) {
     if (named.has(component)) throw givenTwice(component, flags);
-    named.set(component, config);
+    named.set(component, quantizeOuter ? skippingNothing(config) : config);
   }
   const quantMapping: Record<string, QuantizationConfig> = {};
   const usual = named.get(undefined);
   if (usual) { for (const name of DEFAULT_QUANTIZED_COMPONENTS) quantMapping[name] = usual; }
   for (const [name, config] of named) if (name !== undefined) quantMapping[name] = config;
   return new PipelineQuantizationConfig({ quantMapping });
+}
+
+/** The config with an empty skip list, so that the model class's default one is not taken. */
+export function skippingNothing(config: QuantizationConfig): QuantizationConfig {
+  return withSkipModules(config, () => []);
 }
 
 function givenTwice(component: string | undefined, flags: readonly string[]): HalftoneError {
@@ -72,7 +107,7 @@ function unknownFormat(flag: string): HalftoneError {
   return new HalftoneError("invalid_argument", "Cannot understand a quantization format", {
     field: "--quantize",
     found: flag,
-    expected: "[COMPONENT=]METHOD:FORMAT with one of " +
+    expected: "[COMPONENT=]METHOD:FORMAT[+layerwise:FORMAT] with one of " +
       quantizeFormats().map((format) => format.fullName).join(", "),
   });
 }

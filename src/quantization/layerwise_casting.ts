@@ -26,6 +26,7 @@ import type { QuantizedLayout } from "./quantized_tensor.ts";
 import {
   type EncodedWeight,
   type Method,
+  type ModelModules,
   moduleOf,
   type NamedTensor,
   type Quantizer,
@@ -58,6 +59,9 @@ function format(name: Float8DType, description: string) {
   return { name, description, config };
 }
 
+/** Classes of modules that Diffusers casts, of those that these models have. */
+const CAST_CLASSES = ["Linear", "Conv2d", "Embedding"];
+
 const SCALE_NAMES = ["scale_weight", "weight_scale"];
 /** Scales of activations, which stay in float here, and a marker of scaled files. */
 const OTHER_NAMES = ["scale_input", "input_scale"];
@@ -68,18 +72,36 @@ class LayerwiseQuantizer implements Quantizer {
   /** config.json says nothing of it. */
   readonly configless = true;
   readonly #patterns: readonly ModulePattern[];
+  readonly #modules: ModelModules;
 
   constructor(config: LayerwiseCastingConfig, target: QuantizerTarget) {
     this.config = config;
-    const patterns = [...config.skipModulesPattern, ...target.keepInFloat32];
-    this.#patterns = patterns.map((pattern) => new ModulePattern(pattern, "skip_modules_pattern"));
+    this.#modules = target.modules ?? {};
+    const own = this.#modules.skipLayerwiseCastingPatterns ?? [];
+    const patterns = [...config.skipModulesPattern, ...target.keepInFloat32, ...own];
+    this.#patterns = [...new Set(patterns)].map((pattern) => {
+      return new ModulePattern(pattern, "skip_modules_pattern");
+    });
   }
 
-  /** Whether a pattern is found in the name of the module or of one around it. */
+  /** Whether a pattern is found in the name of the module or of one around it, or their class is listed. */
   skips(module: string): boolean {
     const parts = module.split(".");
     const names = parts.map((_, index) => parts.slice(0, index + 1).join("."));
-    return names.some((name) => this.#patterns.some((pattern) => pattern.test(name)));
+    return this.#isListed("") || !this.#isCastable(module) || names.some((name) => {
+      return this.#isListed(name) || this.#patterns.some((pattern) => pattern.test(name));
+    });
+  }
+
+  #isListed(module: string): boolean {
+    const name = this.#modules.classOfModule?.(module);
+    return name !== undefined && this.config.skipModulesClasses.includes(name);
+  }
+
+  /** Diffusers casts whole modules, and only of these classes; without a model every module will do. */
+  #isCastable(module: string): boolean {
+    const name = this.#modules.classOfModule?.(module);
+    return name === undefined || CAST_CLASSES.includes(name);
   }
 
   describe(shape: Shape): WeightInfo | null {
@@ -147,6 +169,9 @@ class LayerwiseQuantizer implements Quantizer {
   }
 }
 
+/** Marks a cast weight among those of another method. */
+export const CAST_FORM = "layerwise";
+
 function castLayout(dtype: Float8DType, groupSize: number): QuantizedLayout {
   return tableLayout(8, float8Table(dtype), groupSize, { kind: "float", dtype: "float32" });
 }
@@ -159,10 +184,15 @@ function encoded(
   dtype: DType,
 ): EncodedWeight {
   const scale = { kind: "float", values } as const;
-  return { dtype, tensor: { shape: [shape[0], shape[1]], layout, codes, scale, offset: null } };
+  return {
+    dtype,
+    form: CAST_FORM,
+    tensor: { shape: [shape[0], shape[1]], layout, codes, scale, offset: null },
+  };
 }
 
-function isCastWeight(name: string, checkpoint: TensorReader): boolean {
+/** Whether the checkpoint holds this matrix in 8-bit floats, with a scale beside it or none. */
+export function isCastWeight(name: string, checkpoint: TensorReader): boolean {
   const entry = checkpoint.entries.get(name);
   return name.endsWith(".weight") && entry?.shape.length === 2 && entry.dtype.startsWith("float8");
 }

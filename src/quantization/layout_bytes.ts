@@ -16,8 +16,13 @@ export function weightBytes(shape: Shape, format: WeightFormat): number {
 /** Stored bytes of a quantized weight: codes, scales, offsets and their tables. */
 export function layoutBytes(shape: Shape, layout: QuantizedLayout): number {
   const groups = groupCount(shape, layout);
-  return packedBytes(elementCount(shape), layout.bits) + tableBytes(layout.value) +
+  return codeBytes(shape, layout) + tableBytes(layout.value) +
     scaleBytes(groups, layout.scale) + (layout.offset ? scaleBytes(groups, layout.offset) : 0);
+}
+
+/** Stored bytes of the codes alone. */
+export function codeBytes(shape: Shape, { bits }: QuantizedLayout): number {
+  return packedBytes(elementCount(shape), bits);
 }
 
 /** How many groups, each with its scale, a weight of this shape has. */

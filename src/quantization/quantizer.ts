@@ -80,6 +80,8 @@ export interface Quantizer {
   readonly config: QuantizationConfig;
   /** Whether config.json says nothing of the method, because Diffusers knows no such config. */
   readonly configless?: boolean;
+  /** Whether what a quantized checkpoint holds dense is still to be quantized while it loads. */
+  readonly quantizesRest?: boolean;
   /** Whether a linear layer (its dotted module name) stays dense. */
   skips(module: string): boolean;
   /**
@@ -112,6 +114,16 @@ export interface Quantizer {
   fileMetadata?(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>>;
 }
 
+/** What a model class says of its modules. */
+export interface ModelModules {
+  /** What its _skip_layerwise_casting_patterns of Diffusers are. */
+  readonly skipLayerwiseCastingPatterns?: readonly string[];
+  /** The Python class of a module ("" for the model); undefined where there is none of the name. */
+  classOfModule?(module: string): string | undefined;
+  /** The modules, in the spelling of a method's skip lists, that stay dense when a config has no list. */
+  defaultSkipModules?(method: string): readonly string[] | null;
+}
+
 /** What a quantizer must know of the component. */
 export interface QuantizerTarget {
   /** The Python library that loads such a component; skip lists are matched as it matches them. */
@@ -120,6 +132,8 @@ export interface QuantizerTarget {
   readonly keepInFloat32: readonly string[];
   /** The names of all its tensors, for methods that mix formats by layer. */
   readonly tensors?: Iterable<string>;
+  /** What its model class says of modules. */
+  readonly modules?: ModelModules;
 }
 
 /** What can be done with a format. */
@@ -153,6 +167,8 @@ export interface Method {
   /** Throws `quantization_config`. */
   fromDict(dict: Readonly<Record<string, unknown>>): QuantizationConfig;
   create(config: QuantizationConfig, target: QuantizerTarget): Quantizer;
+  /** The key of the list of modules that stay dense, where its configs have one. */
+  readonly skipListKey?: string;
   /** A config dictionary, when the keys of a checkpoint show that it was quantized by this method. */
   detect(checkpoint: TensorReader): Record<string, unknown> | null;
   readonly formats: readonly MethodFormat[];

@@ -38,6 +38,7 @@ export const QUANTO: Method = {
   accepts: (config) => config instanceof QuantoConfig,
   fromDict: (dict) => QuantoConfig.fromDict(dict),
   create: (config, target) => new QuantoQuantizer(config as QuantoConfig, target),
+  skipListKey: "modules_to_not_convert",
   detect: detectConfig,
   formats: [
     format("float8", "float8 e4m3, a scale per row"),

@@ -12,24 +12,22 @@ import { hasSharedWorkers } from "../runtime/workers.ts";
 import { type DType, isFloat, itemSize } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
-import {
-  createQuantizer,
-  detectQuantization,
-  mergeQuantizationConfigs,
-  type QuantizationConfigLike,
-  toConfig,
-} from "./auto.ts";
-import { weightBytes } from "./layout_bytes.ts";
+import { codeBytes, weightBytes } from "./layout_bytes.ts";
 import { channelsLast } from "./channels_last.ts";
+import { denseWeight } from "./dense_weight.ts";
 import { createPause } from "./pause.ts";
 import {
+  type EncodedWeight,
   moduleOf,
+  type NamedTensor,
   type QuantizationConfig,
   type Quantizer,
   type TensorHeader,
   type TensorReader,
 } from "./quantizer.ts";
-import type { ModelLibrary } from "./skip_modules.ts";
+import { type Resolved, type ResolveOptions, resolveQuantizer } from "./resolve_quantizer.ts";
+
+export { libraryOf, resolveQuantizer } from "./resolve_quantizer.ts";
 
 /** Types that float weights may be rounded to while they load. */
 export type WeightDType = "float32" | "bfloat16" | "float16";
@@ -43,11 +41,7 @@ export function checkWeightDType(dtype: WeightDType | undefined): void {
 }
 
 /** How to open the weights of a component. */
-export interface OpenWeightsOptions {
-  /** The component's config.json; {} when it has none. */
-  readonly config: Readonly<Record<string, unknown>>;
-  /** How to quantize while loading; a checkpoint that is quantized already keeps its own. */
-  readonly quantizationConfig?: QuantizationConfigLike | null;
+export interface OpenWeightsOptions extends ResolveOptions {
   /**
    * Float weights are rounded to it first, and quantized then, as Diffusers does. Without it every
    * weight keeps the type it is stored in (where Diffusers would take float16 for bitsandbytes).
@@ -55,10 +49,8 @@ export interface OpenWeightsOptions {
   readonly dtype?: WeightDType;
   /** Which `*.weight` tensors belong to linear layers. */
   readonly linearNames: (name: string) => boolean;
-  /** Modules that the model class keeps in float32; they are not quantized either. T5: ["wo"]. */
-  readonly keepInFloat32?: readonly string[];
-  /** Told when the caller's config gives way to the checkpoint's; console.warn by default. */
-  readonly onWarning?: (message: string) => void;
+  /** Quantized weights are made dense in this type, with the values that they have. */
+  readonly dequantizeTo?: WeightDType;
 }
 
 /** Bytes of a component's weights. */
@@ -67,6 +59,8 @@ export interface WeightMemory {
   readonly stored: number;
   /** As a backend will hold them, with scales and tables. */
   readonly resident: number;
+  /** The part of it that is scales, offsets and tables. */
+  readonly scales: number;
 }
 
 /** The weights of a component: what they are, and where to get them. */
@@ -77,6 +71,12 @@ export interface ComponentWeights {
   readonly quantizationConfig: QuantizationConfig | null;
   /** Whether the checkpoint itself is quantized. */
   readonly preQuantized: boolean;
+  /** Whether quantized weights were made dense. */
+  readonly isDequantized: boolean;
+  /** Whether weights differ from what the checkpoint holds, rounding to a type apart. */
+  readonly isChanged: boolean;
+  /** All weights with the values that they have, when none of them is quantized. */
+  dense(): AsyncGenerator<NamedTensor>;
   memory(): WeightMemory;
 }
 
@@ -89,54 +89,24 @@ export async function openWeights(
   options: OpenWeightsOptions,
 ): Promise<ComponentWeights> {
   const { quantizer, preQuantized } = resolveQuantizer(checkpoint, options);
+  const onTheFly = !preQuantized || (quantizer?.quantizesRest ?? false);
+  const context = { checkpoint, options, quantizer, preQuantized, onTheFly };
   const weights = new Map<string, Loader>();
   for (const [stored, header] of checkpoint.entries) {
     if (preQuantized && quantizer?.isCompanion(stored, checkpoint)) continue;
     const name = (preQuantized && quantizer?.weightOf?.(stored, checkpoint)) || stored;
-    weights.set(
-      name,
-      await chooseLoader(name, header, { checkpoint, options, quantizer, preQuantized }),
-    );
+    weights.set(name, await chooseLoader(name, header, context));
   }
   return {
     catalog: { lookup: (name) => weights.get(name)?.info },
     source: { read: (weight) => readWeight(weight, weights) },
-    quantizationConfig: quantizer?.config ?? null,
+    quantizationConfig: options.dequantizeTo === undefined ? quantizer?.config ?? null : null,
+    isDequantized: options.dequantizeTo !== undefined,
+    isChanged: onTheFly && quantizer !== null || options.dequantizeTo !== undefined,
     preQuantized,
-    memory: () => ({ stored: storedBytes(checkpoint), resident: residentBytes(weights) }),
+    dense: () => denseWeights(weights),
+    memory: () => ({ stored: storedBytes(checkpoint), ...residentBytes(weights) }),
   };
-}
-
-/** The library whose config.json this is: Diffusers writes _class_name, Transformers does not. */
-export function libraryOf(config: Readonly<Record<string, unknown>>): ModelLibrary {
-  return "_class_name" in config ? "diffusers" : "transformers";
-}
-
-/** The quantizer of a component, if any, and whether the checkpoint was quantized by it already. */
-export interface Resolved {
-  readonly quantizer: Quantizer | null;
-  readonly preQuantized: boolean;
-}
-
-/** Finds the config in effect: the checkpoint's own, what its keys show, or the caller's. */
-export function resolveQuantizer(checkpoint: TensorReader, options: OpenWeightsOptions): Resolved {
-  const detected = options.config.quantization_config ? null : detectQuantization(checkpoint);
-  const givesWay = detected?.givesWay && options.quantizationConfig;
-  const own = options.config.quantization_config ?? (givesWay ? null : detected);
-  const config = own
-    ? mergeQuantizationConfigs(
-      own as QuantizationConfigLike,
-      options.quantizationConfig,
-      options.onWarning,
-    )
-    : options.quantizationConfig && toConfig(options.quantizationConfig);
-  if (!config) return { quantizer: null, preQuantized: false };
-  const quantizer = createQuantizer(config, {
-    library: libraryOf(options.config),
-    keepInFloat32: options.keepInFloat32 ?? [],
-    tensors: checkpoint.entries.keys(),
-  });
-  return { quantizer, preQuantized: Boolean(own) };
 }
 
 /** What a weight is and how it is read. */
@@ -148,6 +118,8 @@ interface Loader {
 interface LoaderContext extends Resolved {
   readonly checkpoint: TensorReader;
   readonly options: OpenWeightsOptions;
+  /** Whether dense weights are quantized, or rounded, while they load. */
+  readonly onTheFly: boolean;
 }
 
 async function chooseLoader(
@@ -155,28 +127,50 @@ async function chooseLoader(
   header: TensorHeader,
   context: LoaderContext,
 ): Promise<Loader> {
-  const { quantizer, preQuantized, checkpoint, options } = context;
+  const { quantizer, preQuantized, onTheFly, checkpoint, options } = context;
   if (preQuantized && quantizer?.isStored(name, checkpoint)) {
-    return await storedLoader(name, quantizer, checkpoint);
+    return await storedLoader(name, quantizer, context);
   }
-  const info = preQuantized
-    ? null
-    : quantizedInfo(name, header, quantizer, options.linearNames, options.dtype);
+  const info = onTheFly
+    ? quantizedInfo(name, header, quantizer, options.linearNames, options.dtype)
+    : null;
   return info && quantizer
     ? quantizingLoader(name, info, quantizer, context)
     : denseLoader(name, header, context);
 }
 
+/** The loader of a quantized weight, or of the dense one that it stands for. */
+function encodedLoader(
+  name: string,
+  info: WeightInfo,
+  quantizer: Quantizer,
+  { options }: LoaderContext,
+  encode: () => Promise<EncodedWeight>,
+): Loader {
+  const { dequantizeTo: dtype } = options;
+  if (dtype === undefined) return { info, read: async () => quantized(await encode()) };
+  const read = async (): Promise<StoredWeight> => {
+    const tensor = denseWeight(quantizer, await encode(), dtype);
+    checkFloat16(name, tensor);
+    return { kind: "dense", tensor };
+  };
+  const { shape } = info;
+  return {
+    info: { shape, format: { kind: "dense", dtype }, activations: { kind: "float" } },
+    read,
+  };
+}
+
 async function storedLoader(
   name: string,
   quantizer: Quantizer,
-  checkpoint: TensorReader,
+  context: LoaderContext,
 ): Promise<Loader> {
+  const { checkpoint } = context;
   const info = await quantizer.describeStored(name, checkpoint);
   // Groups of nothing have no size; no library writes such a weight.
   if (info.shape.includes(0)) throw emptyWeight(name, info.shape, checkpoint);
-  const read = async () => quantized(await quantizer.read(name, checkpoint));
-  return { info, read };
+  return encodedLoader(name, info, quantizer, context, () => quantizer.read(name, checkpoint));
 }
 
 function emptyWeight(tensor: string, shape: Shape, checkpoint: TensorReader): HalftoneError {
@@ -192,20 +186,21 @@ function quantizingLoader(
   name: string,
   info: WeightInfo,
   quantizer: Quantizer,
-  { checkpoint, options }: LoaderContext,
+  context: LoaderContext,
 ): Loader {
-  const read = async () => {
+  const { checkpoint, options } = context;
+  return encodedLoader(name, info, quantizer, context, async () => {
     const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
     const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
-    return quantized(await quantizer.quantize(name, rounded, createPause()));
-  };
-  return { info, read };
+    return await quantizer.quantize(name, rounded, createPause());
+  });
 }
 
 function denseLoader(name: string, header: TensorHeader, context: LoaderContext): Loader {
-  const { checkpoint, options, quantizer, preQuantized } = context;
+  const { checkpoint, options, quantizer, onTheFly } = context;
   const dtype = denseDType(name, header.dtype, options);
-  const storage = (!preQuantized && quantizer?.storageType?.(name, header.shape)) || dtype;
+  const isCast = onTheFly && isFloat(header.dtype);
+  const storage = (isCast && quantizer?.storageType?.(name, header.shape)) || dtype;
   const info: WeightInfo = {
     shape: header.shape,
     format: { kind: "dense", dtype },
@@ -255,11 +250,13 @@ export function computable(dtype: DType): DType {
 /** The weight in another type; a value that float16 cannot hold throws `non_finite_weight`. */
 export function castWeight(name: string, dense: HostTensor, dtype: DType): HostTensor {
   const result = dense.cast(dtype);
-  if (dtype === "float16" && dense.dtype !== dtype) checkOverflow(name, result);
+  if (dense.dtype !== dtype) checkFloat16(name, result);
   return result;
 }
 
-function checkOverflow(name: string, tensor: HostTensor): void {
+/** Throws `non_finite_weight` for a float16 tensor with a value beyond its range. */
+export function checkFloat16(name: string, tensor: HostTensor): void {
+  if (tensor.dtype !== "float16") return;
   const bits = new Uint16Array(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.size);
   const index = bits.findIndex((value) => (value & 0x7c00) === 0x7c00);
   if (index < 0) return;
@@ -305,6 +302,13 @@ function checkedShape(
   });
 }
 
+async function* denseWeights(weights: ReadonlyMap<string, Loader>): AsyncGenerator<NamedTensor> {
+  for (const [name, loader] of weights) {
+    const weight = await loader.read();
+    if (weight.kind === "dense") yield { name, tensor: weight.tensor };
+  }
+}
+
 function storedBytes(checkpoint: TensorReader): number {
   let bytes = 0;
   for (const { dtype, shape } of checkpoint.entries.values()) {
@@ -313,8 +317,12 @@ function storedBytes(checkpoint: TensorReader): number {
   return bytes;
 }
 
-function residentBytes(weights: ReadonlyMap<string, Loader>): number {
-  let bytes = 0;
-  for (const { info } of weights.values()) bytes += weightBytes(info.shape, info.format);
-  return bytes;
+function residentBytes(weights: ReadonlyMap<string, Loader>) {
+  let resident = 0, scales = 0;
+  for (const { info: { shape, format } } of weights.values()) {
+    const bytes = weightBytes(shape, format);
+    resident += bytes;
+    if (format.kind === "quantized") scales += bytes - codeBytes(shape, format.layout);
+  }
+  return { resident, scales };
 }

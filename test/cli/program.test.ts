@@ -5,7 +5,8 @@ import { createProgram } from "../../cli/program.ts";
 import { runHalftone } from "./halftone_process.ts";
 
 const FILES = ["--transformer", "--text-encoder-2"];
-const MODEL = ["--model", ...FILES, "--backend", "--threads", "--strict", "--dtype", "--quantize"];
+const QUANTIZE = ["--quantize", "--quantize-outer"];
+const MODEL = ["--model", ...FILES, "--backend", "--threads", "--strict", "--dtype", ...QUANTIZE];
 const SIZE = ["--width", "--height", "--steps", "--max-sequence-length"];
 
 /** Users' scripts hold on to these names. */
@@ -23,7 +24,7 @@ const OPTIONS: Readonly<Record<string, readonly string[]>> = {
     "--save-latents",
     "--json",
   ],
-  quantize: ["--quantize"],
+  quantize: QUANTIZE,
   dequantize: ["--dtype"],
   inspect: ["--json"],
   plan: [...SIZE, ...MODEL, "--text", "--json"],

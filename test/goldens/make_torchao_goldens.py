@@ -10,6 +10,7 @@ out: that is PyTorch's CUDA kernel (tinygemm_kernel.py), and for XPU the four by
 that WeightInt4PackKernel.cpp of torch-xpu-ops does. So HQQ computes in float32 here, where CUDA takes float16.
 """
 
+import functools
 import hashlib
 import importlib
 import json
@@ -49,15 +50,18 @@ def pack_int4(x):
     return (low | high).contiguous()
 
 
+def use_plain_int4():
+    int4 = importlib.import_module("torchao.quantization.quantize_.workflows.int4.int4_tensor")
+    int4.int4_row_quantize_zp, int4.pack_int4 = int4_row_quantize_zp, pack_int4
+
+
 def current():
     from torchao.quantization import (Float8WeightOnlyConfig, Int4WeightOnlyConfig, Int8WeightOnlyConfig,
                                       IntxWeightOnlyConfig, PerAxis, PerGroup, PerTensor, quantize_)
     from torchao.core.config import config_to_dict
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
     from torchao.quantization.quant_primitives import MappingType
-    int4 = importlib.import_module("torchao.quantization.quantize_.workflows.int4.int4_tensor")
-    int4.int4_row_quantize_zp, int4.pack_int4 = int4_row_quantize_zp, pack_int4
-
+    use_plain_int4()
     schemes = {
         "int8wo": Int8WeightOnlyConfig(), "int8wo_tensor": Int8WeightOnlyConfig(granularity=PerTensor()),
         "int8wo_group": Int8WeightOnlyConfig(granularity=PerGroup(64)),
@@ -94,14 +98,11 @@ def current():
     write("torchao", {"configs": configs, "headers": headers, "cases": cases, "models": models(schemes)})
 
 
-def int4(pytorch):
+@functools.cache
+def use_gpu_packings(pytorch):
     import inspect
 
     import tinygemm_kernel
-    from torchao.core.config import config_to_dict
-    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
-    from torchao.quantization import Int4WeightOnlyConfig, quantize_
-    from torchao.quantization.quantize_.workflows import Int4ChooseQParamsAlgorithm, Int4PackingFormat
     plain32 = importlib.import_module("torchao.quantization.quantize_.workflows.int4.int4_plain_int32_tensor")
     tiles = tinygemm_kernel.register(pytorch)
     torch.cuda.get_device_capability = lambda *_: (8, 0)
@@ -111,9 +112,16 @@ def int4(pytorch):
         text = text.replace(found, other)
     plain32.PACK = lambda weight, _: weight.view(torch.int32)
     exec(text, plain32.__dict__)
-    plain32._from_hp = plain32._from_hp_xpu
     plain32.Int4PlainInt32Tensor.from_hp = classmethod(plain32._from_hp_xpu)
+    return tiles
 
+
+def int4(pytorch):
+    from torchao.core.config import config_to_dict
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    from torchao.quantization import Int4WeightOnlyConfig, quantize_
+    from torchao.quantization.quantize_.workflows import Int4ChooseQParamsAlgorithm, Int4PackingFormat
+    use_gpu_packings(pytorch)
     schemes = {}
     for size in (128, 32):
         packed = {"group_size": size, "int4_packing_format": Int4PackingFormat.TILE_PACKED_TO_4D}
@@ -139,7 +147,6 @@ def int4(pytorch):
     bases = torch.tensor([(i * 7919 % 20011 + 1) / 4096 * 2.0 ** -(i % 40) for i in range(4096)])
     powers = sha256(torch.pow(bases, 0.7 - 1))
     write("torchao_int4", {"configs": configs, "headers": headers, "powers": powers, "cases": cases})
-    del tiles
 
 
 def models(schemes):

@@ -158,7 +158,7 @@ function assertWithin(
 async function writtenAgain(folder: string): Promise<[NamedTensor[], NamedTensor[]]> {
   const checkpoint = await openCheckpoint(folder);
   const config = await readConfig(folder);
-  const { quantizer } = resolveQuantizer(checkpoint, { config, linearNames });
+  const { quantizer } = resolveQuantizer(checkpoint, { config });
   assert.ok(quantizer);
   const [before, after]: [NamedTensor[], NamedTensor[]] = [[], []];
   for (const stored of checkpoint.entries.keys()) {

@@ -3,9 +3,13 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { openCheckpoint } from "../../src/io/checkpoint.ts";
+import { openCheckpoint, readConfig } from "../../src/io/checkpoint.ts";
 import { dequantizeCheckpoint, quantizeCheckpoint } from "../../src/io/quantize_checkpoint.ts";
 import { writeSafetensors } from "../../src/io/write_checkpoint.ts";
+import { AutoencoderKL } from "../../src/models/autoencoder_kl.ts";
+import { CLIPTextModel } from "../../src/models/clip.ts";
+import { FluxTransformer2DModel } from "../../src/models/flux_transformer.ts";
+import { T5EncoderModel } from "../../src/models/t5.ts";
 import { BitsAndBytesConfig } from "../../src/quantization/bitsandbytes_config.ts";
 import { dequantize } from "../../src/quantization/dequantize.ts";
 import { LayerwiseCastingConfig } from "../../src/quantization/layerwise_casting_config.ts";
@@ -37,7 +41,14 @@ type Storage = "float8_e4m3fn" | "float8_e5m2";
 const goldens = await readGolden<{
   readonly cases: MethodCase[];
   readonly models: Record<string, Record<string, string>>;
+  readonly vae: Record<string, string>;
+  readonly over_nf4: Record<string, string>;
+  readonly classes: Record<string, Record<string, string>>;
 }>("layerwise.json");
+const transformer = new FluxTransformer2DModel(
+  await readConfig(`${GOLDENS}pipelines/dev/transformer`),
+);
+const vae = new AutoencoderKL(await readConfig(`${GOLDENS}pipelines/dev/vae`));
 const inputs = await quantizerInputs();
 const SOURCE = `${GOLDENS}pipelines/dev/transformer`;
 const linearNames = (name: string): boolean =>
@@ -63,13 +74,16 @@ for (const [name, hashes] of Object.entries(goldens.models)) {
   const [storageDtype, option] = name.split(".") as [Storage, string];
   test(`a transformer cast to ${name} has the tensors Diffusers saves, biases included`, async () => {
     await inFolder(async (folder) => {
-      const skipModulesPattern = option === "default"
-        ? undefined
-        : ["proj_out", "^x_embedder$", "norm"];
+      const options = {
+        default: {},
+        proj_out: { skipModulesPattern: ["proj_out", "^x_embedder$"] },
+        classes: { skipModulesClasses: ["FluxSingleTransformerBlock", "AdaLayerNormContinuous"] },
+      }[option];
       await quantizeCheckpoint(SOURCE, folder, {
-        quantizationConfig: new LayerwiseCastingConfig({ storageDtype, skipModulesPattern }),
+        quantizationConfig: new LayerwiseCastingConfig({ storageDtype, ...options }),
         linearNames,
         dtype: "bfloat16",
+        modules: transformer,
       });
       assert.deepEqual((await checkpointHashes(folder)).hashes, hashes);
       const config = JSON.parse(await readFile(`${folder}/config.json`, "utf8"));
@@ -77,6 +91,118 @@ for (const [name, hashes] of Object.entries(goldens.models)) {
     });
   });
 }
+
+test("an autoencoder is cast as Diffusers casts it: convolutions, but no group norms", async () => {
+  await inFolder(async (folder) => {
+    const config = { skipModulesPattern: ["conv_out"], skipModulesClasses: ["Encoder"] };
+    await quantizeCheckpoint(`${GOLDENS}pipelines/dev/vae`, folder, {
+      quantizationConfig: new LayerwiseCastingConfig(config),
+      linearNames: (name) => vae.isLinearWeight(name),
+      dtype: "bfloat16",
+      modules: vae,
+    });
+    assert.deepEqual((await checkpointHashes(folder)).hashes, goldens.vae);
+  });
+});
+
+const NF4 = new BitsAndBytesConfig({
+  loadIn4bit: true,
+  bnb4bitQuantType: "nf4",
+  llmInt8SkipModules: [
+    "x_embedder",
+    "context_embedder",
+    "time_text_embed",
+    "norm_out",
+    "ff",
+    "ff_context",
+    "proj_out",
+  ],
+});
+const OVER_NF4 = { linearNames, dtype: "bfloat16", modules: transformer } as const;
+
+test("what NF4 leaves dense is cast as Diffusers casts it, at once or afterwards", async () => {
+  await inFolder(async (folder) => {
+    const [both, nf4, after] = ["both", "nf4", "after"].map((name) => `${folder}/${name}`);
+    const casting = new LayerwiseCastingConfig();
+    const quantizationConfig = casting.over(NF4);
+    await quantizeCheckpoint(SOURCE, both, { ...OVER_NF4, quantizationConfig });
+    assert.deepEqual((await checkpointHashes(both)).hashes, goldens.over_nf4);
+    await quantizeCheckpoint(SOURCE, nf4, { ...OVER_NF4, quantizationConfig: NF4 });
+    await quantizeCheckpoint(nf4, after, { ...OVER_NF4, quantizationConfig: casting });
+    assert.deepEqual((await checkpointHashes(after)).hashes, goldens.over_nf4);
+    const [one, other] = await Promise.all([both, after].map((path) => readConfig(path)));
+    assert.deepEqual(other, one);
+    assert.equal((one.quantization_config as Record<string, unknown>).quant_method, "bitsandbytes");
+  });
+});
+
+test("a checkpoint cast over NF4 is loaded with its 8-bit weights, and made dense", async () => {
+  await inFolder(async (folder) => {
+    const [saved, dense] = [`${folder}/saved`, `${folder}/dense`];
+    const quantizationConfig = new LayerwiseCastingConfig().over(NF4);
+    await quantizeCheckpoint(SOURCE, saved, { ...OVER_NF4, quantizationConfig });
+    const kinds = async (
+      path: string,
+      options: { quantizationConfig?: LayerwiseCastingConfig },
+    ) => {
+      const checkpoint = await openCheckpoint(path);
+      try {
+        const config = await readConfig(path);
+        const weights = await openWeights(checkpoint, { ...OVER_NF4, ...options, config });
+        const formatOf = (name: string) => weights.catalog.lookup(name)!.format;
+        return [
+          "transformer_blocks.0.attn.to_q",
+          "transformer_blocks.0.ff.net.2",
+          "norm_out.linear",
+        ]
+          .map((name) => formatOf(`${name}.weight`));
+      } finally {
+        await checkpoint.close();
+      }
+    };
+    const [attention, feedForward, norm] = await kinds(saved, {});
+    assert.ok(attention.kind === "quantized" && attention.layout.bits === 4);
+    assert.ok(feedForward.kind === "quantized" && feedForward.layout.bits === 8);
+    assert.equal(norm.kind, "dense");
+    assert.deepEqual(await kinds(SOURCE, { quantizationConfig }), [attention, feedForward, norm]);
+    await dequantizeCheckpoint(saved, dense);
+    const before = await openCheckpoint(SOURCE), after = await openCheckpoint(dense);
+    const name = "transformer_blocks.0.ff.net.2.weight";
+    const rounded = (await before.read(name)).cast("bfloat16").cast("float8_e4m3fn");
+    assert.deepEqual((await after.read(name)).toFloat32(), rounded.toFloat32());
+    assert.equal((await readConfig(dense)).quantization_config, undefined);
+    await before.close();
+    await after.close();
+  });
+});
+
+test("modules have the classes that they have in Python", () => {
+  const models = {
+    transformer,
+    vae,
+    text_encoder: CLIPTextModel.prototype,
+    text_encoder_2: T5EncoderModel.prototype,
+  };
+  for (const [name, model] of Object.entries(models)) {
+    const modules = Object.entries(goldens.classes[name]);
+    assert.ok(modules.length > 20);
+    for (const [module, expected] of modules) {
+      assert.equal(model.classOfModule(module), expected, `${name}: ${module}`);
+    }
+    assert.equal(model.classOfModule("no.such.module"), undefined);
+  }
+});
+
+test("a casting over a casting, and wrong class names, are refused", async () => {
+  const casting = new LayerwiseCastingConfig();
+  await assertFails(() => casting.over(casting), "quantization_config", /another method/);
+  const skipModulesClasses = "Linear" as unknown as string[];
+  await assertFails(
+    () => new LayerwiseCastingConfig({ skipModulesClasses }),
+    "quantization_config",
+    /class names/,
+  );
+});
 
 test("on the fly the biases are rounded too, and the skipped modules are left alone", async () => {
   const checkpoint = await openCheckpoint(SOURCE);

@@ -83,7 +83,7 @@ test("without a config every weight keeps its type and bytes", async () => {
   }
   assert.equal(weights.quantizationConfig, null);
   const bytes = DENSE.reduce((sum, { tensor }) => sum + tensor.bytes.length, 0);
-  assert.deepEqual(weights.memory(), { stored: bytes, resident: bytes });
+  assert.deepEqual(weights.memory(), { stored: bytes, resident: bytes, scales: 0 });
 });
 
 test("a dtype rounds the float weights, not the integers", async () => {

@@ -122,8 +122,11 @@ export class WasmBackend implements Backend {
     const { residentWeightBytes } = this.limits;
     const streams = streamed ?? bytes > residentWeightBytes;
     const slots = streams ? planSlots(plan, residentWeightBytes) : undefined;
-    const padding = bytes - plan.weightBytes;
-    return this.#engineBytes + padding + totalProgramBytes(programBytes(plan, slots));
+    return this.#engineBytes + totalProgramBytes(programBytes(plan, slots));
+  }
+
+  weightBytes(plan: Plan): number {
+    return unitBytes(plan.weights);
   }
 
   async loadWeights(

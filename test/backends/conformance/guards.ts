@@ -84,7 +84,8 @@ async function peakAsPlanned(backend: Backend): Promise<void> {
   const sizes = { tokens: 64, width: 256, heads: 4, blocks: 2 };
   const { plan, program } = await compileNetwork(backend, makeNetwork(sizes));
   await program.run();
-  const planned = plan.weightBytes + plan.arenaBytes + backend.scratchBytes(plan);
+  const weightBytes = backend.weightBytes?.(plan) ?? plan.weightBytes;
+  const planned = weightBytes + plan.arenaBytes + backend.scratchBytes(plan);
   const { peak, weights, arena } = backend.memory();
   const message = `planned ${planned}, measured ${peak}`;
   assert.ok(Math.abs(peak - planned) <= 0.02 * planned, message);
