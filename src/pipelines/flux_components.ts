@@ -143,8 +143,8 @@ function withChosenActivations(
   return components;
 }
 
-function roundActivations<Model extends PretrainedModel>(
-  component: Component<Model>,
+function roundActivations(
+  component: Component<PretrainedModel>,
   choice: ActivationChoice,
 ): void {
   const isTokenLayer = (name: string) => component.model.isTokenLayer(name);
