@@ -6,7 +6,16 @@ import { runHalftone } from "./halftone_process.ts";
 
 const FILES = ["--transformer", "--text-encoder-2"];
 const QUANTIZE = ["--quantize", "--quantize-outer"];
-const MODEL = ["--model", ...FILES, "--backend", "--threads", "--strict", "--dtype", ...QUANTIZE];
+const MODEL = [
+  "--model",
+  ...FILES,
+  "--backend",
+  "--threads",
+  "--strict",
+  "--dtype",
+  ...QUANTIZE,
+  "--activations",
+];
 const SIZE = ["--width", "--height", "--steps", "--max-sequence-length"];
 
 /** Users' scripts hold on to these names. */
@@ -38,6 +47,7 @@ const OPTIONS: Readonly<Record<string, readonly string[]>> = {
     "--prompt",
     "--seed",
     "--formats",
+    "--activations",
     "--output-dir",
     "--json",
   ],

@@ -57,7 +57,7 @@ test("float leaves every layer in float, LLM.int8() too; else layers of few rows
   assert.deepEqual(new Set(float.values()), new Set(["float"]));
   const float8 = await modes({ ...quantized(INT8), activations: "float8" });
   assert.equal(float8.get("transformer_blocks.0.attn.to_q.weight"), "float8_e4m3fn");
-  assert.equal(float8.get("norm_out.linear.weight"), "llm_int8");
+  assert.equal(float8.get("transformer_blocks.0.norm1.linear.weight"), "llm_int8");
 });
 
 async function latents(options: FluxPipelineOptions): Promise<Float32Array> {
