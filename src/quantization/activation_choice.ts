@@ -4,11 +4,19 @@ import { HalftoneError, invalidOption } from "../errors.ts";
 import type { ActivationMode, QuantizedActivations } from "../ops/activation_mode.ts";
 import type { WeightCatalog, WeightInfo } from "../ops/graph.ts";
 
-/** "float"; or codes with a scale per row (token) found at every run: "int8", "float8" (e4m3). */
-export type ActivationChoice = "float" | "int8" | "float8";
+/**
+ * "float"; or codes with a scale per row (token) found at every run: "int8", "float8" (e4m3).
+ * "int8_int16_tables" is int8, and tables of 16 values (NF4) may be rounded to 16 bits for integer arithmetic.
+ */
+export type ActivationChoice = "float" | "int8" | "int8_int16_tables" | "float8";
 
 /** All choices. */
-export const ACTIVATION_CHOICES: readonly ActivationChoice[] = ["float", "int8", "float8"];
+export const ACTIVATION_CHOICES: readonly ActivationChoice[] = [
+  "float",
+  "int8",
+  "int8_int16_tables",
+  "float8",
+];
 
 /** Throws `invalid_argument` for anything but a choice or nothing. */
 export function checkActivations(value: unknown): void {
@@ -19,7 +27,9 @@ export function checkActivations(value: unknown): void {
 /** The mode of the linear op that a choice means. */
 export function modeOfChoice(choice: ActivationChoice): ActivationMode {
   if (choice === "float") return { kind: "float" };
-  return choice === "int8" ? perRow("int8", 127) : perRow("float8_e4m3fn", 448);
+  if (choice === "float8") return perRow("float8_e4m3fn", 448);
+  const int8 = perRow("int8", 127);
+  return choice === "int8" ? int8 : { ...int8, int16Tables: true };
 }
 
 function perRow(dtype: QuantizedActivations["dtype"], levels: number): QuantizedActivations {

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
 import type { FluxPipelineOptions } from "../../src/pipelines/flux_options.ts";
+import { modeOfChoice } from "../../src/quantization/activation_choice.ts";
 import { BitsAndBytesConfig } from "../../src/quantization/bitsandbytes_config.ts";
 import { PipelineQuantizationConfig } from "../../src/quantization/pipeline_config.ts";
 import { TorchAoConfig } from "../../src/quantization/torchao_config.ts";
@@ -50,6 +51,13 @@ test("rounded activations are for the token layers of transformer and T5", async
       assert.equal(mode, "float", name);
     }
   }
+});
+
+test("tables may be rounded to 16 bits by choice alone", () => {
+  assert.deepEqual(modeOfChoice("int8_int16_tables"), {
+    ...modeOfChoice("int8"),
+    int16Tables: true,
+  });
 });
 
 test("float leaves every layer in float, LLM.int8() too; else layers of few rows keep their own", async () => {
