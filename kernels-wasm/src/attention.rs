@@ -272,8 +272,16 @@ unsafe fn largest_of(scores: *const f32, count: usize, start: f32) -> f32 {
 unsafe fn exponentials(scores: *mut f32, count: usize, base: f32) -> f32 {
     let base = f32x4_splat(base);
     let mut total = f32x4_splat(0.0);
-    for j in (0..count).step_by(4) {
-        let weight = exp_negative(f32x4_sub(load(scores.add(j)), base));
+    let pairs = count & !7;
+    for j in (0..pairs).step_by(8) {
+        let shifted = [0, 4].map(|i| f32x4_sub(load(scores.add(j + i)), base));
+        let [first, second] = exp_negative(shifted);
+        total = f32x4_add(f32x4_add(total, first), second);
+        store(scores.add(j), first);
+        store(scores.add(j + 4), second);
+    }
+    for j in (pairs..count).step_by(4) {
+        let [weight] = exp_negative([f32x4_sub(load(scores.add(j)), base)]);
         total = f32x4_add(total, weight);
         store(scores.add(j), weight);
     }

@@ -112,6 +112,29 @@ pub unsafe fn decode_bytes(codes: *const u8, count: usize, zero: f32, scale: f32
     }
 }
 
+/// `count` (a multiple of 8) 8-bit codes through a table of 256, times the scale.
+#[inline(always)]
+pub unsafe fn decode_byte_table(
+    codes: *const u8,
+    count: usize,
+    table: *const f32,
+    scale: f32,
+    out: *mut f32,
+) {
+    let scale = f32x4_splat(scale);
+    for i in (0..count).step_by(8) {
+        let eight = core::ptr::read_unaligned(codes.add(i) as *const u64);
+        for (half, four) in [eight as u32, (eight >> 32) as u32].into_iter().enumerate() {
+            let entry = |lane: u32| table.add((four >> (8 * lane) & 255) as usize) as *const u32;
+            let value = v128_load32_zero(entry(0));
+            let value = v128_load32_lane::<1>(value, entry(1));
+            let value = v128_load32_lane::<2>(value, entry(2));
+            let value = v128_load32_lane::<3>(value, entry(3));
+            store(out.add(i + 4 * half), f32x4_mul(value, scale));
+        }
+    }
+}
+
 /// How eight codes of some width are taken out of their bytes: each 16-bit lane gets the two bytes that
 /// hold its code, a product moves the code to the lane's top, and one shift brings it down.
 struct Extraction {

@@ -61,7 +61,8 @@ pub fn round_up(value: usize, to: usize) -> usize {
 }
 
 impl Tiling {
-    /// Large tiles for reuse, but at least three per worker where the product is big enough.
+    /// Large tiles for reuse, but three per worker where that leaves 64 columns, for which packing A is worth
+    /// while, and one per worker where there are rows and columns enough.
     pub fn new(m: usize, n: usize, threads: usize) -> Self {
         Tiling::within(m, n, threads, (MAX_ROWS, MAX_COLUMNS), (MR, NR))
     }
@@ -77,12 +78,15 @@ impl Tiling {
         let mut rows = even_share(m, most.0, unit.0);
         let mut columns = even_share(n, most.1, unit.1);
         let wanted = if threads == 1 { 1 } else { 3 * threads };
-        while m.div_ceil(rows) * n.div_ceil(columns) < wanted {
-            if rows > 192 {
+        loop {
+            let tiles = m.div_ceil(rows) * n.div_ceil(columns);
+            if tiles >= wanted {
+                break;
+            } else if rows > 192 {
                 rows = round_up(rows / 2, unit.0);
-            } else if columns > 32 {
+            } else if columns > 64 || (columns > 32 && tiles < threads) {
                 columns = round_up(columns / 2, unit.1);
-            } else if rows > 48 {
+            } else if rows > 48 && tiles < threads {
                 rows = round_up(rows / 2, unit.0);
             } else {
                 break;
@@ -203,7 +207,10 @@ pub unsafe fn pack_rows(
 ) {
     let row = |r: usize| if r < rows { source(r) } else { ZEROS.as_ptr() };
     let rows = [row(0), row(1), row(2), row(3), row(4), row(5)];
-    pack_words(|r, k| load_some(rows[r].add(k), count - k), count, into);
+    let whole = count & !3;
+    pack_words(|r, k| load(rows[r].add(k)), whole, into);
+    let rest = count - whole;
+    pack_words(|r, _| load_some(rows[r].add(whole), rest), rest, into.add(whole * MR));
 }
 
 /// Packs MR rows of 32-bit words; `words(r, k)` gives the four words of row r from k on.
@@ -235,6 +242,8 @@ pub unsafe fn pack_panel(
     count: usize,
     into: *mut f32,
 ) {
+    let whole = if columns == NR { count & !3 } else { 0 };
+    pack_whole_panel(&source, whole, into);
     for half in 0..2 {
         let at = |r: usize, k: usize, n: usize| {
             let row = 4 * half + r;
@@ -244,7 +253,7 @@ pub unsafe fn pack_panel(
                 f32x4_splat(0.0)
             }
         };
-        let mut k = 0;
+        let mut k = whole;
         while k < count {
             let n = (count - k).min(4);
             let (a, b, c, d) = transpose(at(0, k, n), at(1, k, n), at(2, k, n), at(3, k, n));
@@ -254,6 +263,23 @@ pub unsafe fn pack_panel(
             store(to.add(2 * NR), c);
             store(to.add(3 * NR), d);
             k += 4;
+        }
+    }
+}
+
+/// The same for 8 rows of `count` values, a multiple of 4.
+#[inline(always)]
+unsafe fn pack_whole_panel(source: impl Fn(usize) -> *const f32, count: usize, into: *mut f32) {
+    let rows: [*const f32; NR] = core::array::from_fn(source);
+    for k in (0..count).step_by(4) {
+        let at = |r: usize| load(rows[r].add(k));
+        for half in [0, 4] {
+            let (a, b, c, d) = transpose(at(half), at(half + 1), at(half + 2), at(half + 3));
+            let to = into.add(k * NR + half);
+            store(to, a);
+            store(to.add(NR), b);
+            store(to.add(2 * NR), c);
+            store(to.add(3 * NR), d);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::opcodes::*;
 use crate::simd::*;
+use core::f32::consts::LOG2_E;
 
 /// e^(x - n ln 2), by a polynomial.
 #[inline(always)]
@@ -23,7 +24,7 @@ fn exp_fraction(x: v128, n: v128) -> v128 {
 #[inline(always)]
 pub fn exp(x: v128) -> v128 {
     let x = f32x4_pmax(f32x4_pmin(x, f32x4_splat(89.0)), f32x4_splat(-105.0));
-    let n = f32x4_nearest(f32x4_mul(x, f32x4_splat(core::f32::consts::LOG2_E)));
+    let n = f32x4_nearest(f32x4_mul(x, f32x4_splat(LOG2_E)));
     let y = exp_fraction(x, n);
     // 2^n in two factors: n reaches 128 and -151, beyond one exponent.
     let whole = i32x4_trunc_sat_f32x4(n);
@@ -33,16 +34,39 @@ pub fn exp(x: v128) -> v128 {
     f32x4_mul(f32x4_mul(y, first), second)
 }
 
-/// e^x for x <= 0, the softmax's: 0 below -87. Rounds by adding 1.5 * 2^23, whose low bits then hold n.
+/// 2^t for t from -126 to 127.99, within 7e-8. Adding 1.5 * 2^23 rounds t to the integer that the sum's low bits
+/// then hold; the rest, at most a half, goes through a polynomial (fitted at Chebyshev nodes).
 #[inline(always)]
-pub fn exp_negative(x: v128) -> v128 {
+fn exp2<const N: usize>(t: [v128; N]) -> [v128; N] {
     let magic = f32x4_splat(12_582_912.0);
-    let clamped = f32x4_pmax(x, f32x4_splat(-87.0));
-    let shifted = madd(clamped, f32x4_splat(core::f32::consts::LOG2_E), magic);
-    let n = f32x4_sub(shifted, magic);
-    let y = exp_fraction(clamped, n);
-    let scaled = i32x4_add(y, i32x4_shl(shifted, 23));
-    v128_and(scaled, f32x4_ge(x, f32x4_splat(-87.0)))
+    let shifted = t.map(|t| f32x4_add(t, magic));
+    let f: [v128; N] =
+        core::array::from_fn(|i| f32x4_sub(t[i], f32x4_sub(shifted[i], magic)));
+    let mut p = [f32x4_splat(1.546_145_2e-4); N];
+    for c in [1.339_087_7e-3, 9.618_057e-3, 5.550_357e-2, 2.402_265_1e-1, 6.931_472e-1, 1.0] {
+        for i in 0..N {
+            p[i] = madd(p[i], f[i], f32x4_splat(c));
+        }
+    }
+    core::array::from_fn(|i| i32x4_add(p[i], i32x4_shl(shifted[i], 23)))
+}
+
+/// e^x for x <= 0, the softmax's: 0 below -87. Several vectors at once share the constants.
+#[inline(always)]
+pub fn exp_negative<const N: usize>(x: [v128; N]) -> [v128; N] {
+    let t = x.map(|x| f32x4_mul(x, f32x4_splat(LOG2_E)));
+    let least = f32x4_splat(-126.0);
+    let power = exp2(t.map(|t| f32x4_pmax(t, least)));
+    core::array::from_fn(|i| v128_and(power[i], f32x4_ge(t[i], least)))
+}
+
+/// x / (1 + 2^t). Below t = -126 the sum is 1 in any case; from 128 on it is infinite.
+#[inline(always)]
+fn over_one_plus_exp2(x: v128, t: v128) -> v128 {
+    let most = f32x4_splat(127.99);
+    let [power] = exp2([f32x4_pmin(f32x4_pmax(t, f32x4_splat(-126.0)), most)]);
+    let infinity = v128_and(f32x4_gt(t, most), f32x4_splat(f32::INFINITY));
+    over_one_plus(x, f32x4_add(power, infinity))
 }
 
 /// Four numbers to more than single precision: high + low.
@@ -64,12 +88,11 @@ fn precisely(x: v128, f: impl Fn(v128) -> v128) -> Precise {
     Precise { high, low }
 }
 
-/// e^(high + low)
+/// e^(high + low), given e^high.
 #[inline(always)]
-fn exp_precise(x: Precise) -> v128 {
-    let e = exp(x.high);
+fn with_low_part(e: v128, low: v128) -> v128 {
     // Infinite arguments have no low part.
-    let low = v128_and(x.low, f32x4_lt(f32x4_abs(x.low), f32x4_splat(1.0)));
+    let low = v128_and(low, f32x4_lt(f32x4_abs(low), f32x4_splat(1.0)));
     f32x4_mul(e, f32x4_add(low, f32x4_splat(1.0)))
 }
 
@@ -98,7 +121,8 @@ fn gelu_erf(x: v128) -> v128 {
     ] {
         p = madd(p, t, f32x4_splat(c));
     }
-    let bell = exp_precise(precisely(x, |x| f64x2_mul(f64x2_mul(x, x), f64x2_splat(-0.5))));
+    let exponent = precisely(x, |x| f64x2_mul(f64x2_mul(x, x), f64x2_splat(-0.5)));
+    let bell = with_low_part(exp(exponent.high), exponent.low);
     let tail = f32x4_mul(f32x4_mul(t, bell), exp(p)); // erfc(z)
     let half = f32x4_mul(f32x4_mul(x, f32x4_splat(0.5)), tail);
     v128_bitselect(half, f32x4_sub(x, half), f32x4_lt(x, f32x4_splat(0.0)))
@@ -119,21 +143,18 @@ pub fn unary(kind: u32, x: v128, multiplier: v128, addend: v128) -> v128 {
 #[inline(always)]
 pub fn activation(kind: u32, x: v128) -> v128 {
     match kind {
-        UNARY_SILU => over_one_plus(x, exp(f32x4_neg(x))),
+        UNARY_SILU => over_one_plus_exp2(x, f32x4_mul(x, f32x4_splat(-LOG2_E))),
         UNARY_GELU_TANH => {
-            // -2 sqrt(2 / pi) (x + 0.044715 x^3)
-            let power = precisely(x, |x| {
-                let square = f64x2_mul(x, x);
-                let cubic = f64x2_mul(square, f64x2_splat(-1.595_769_121_605_730_7 * 0.044_715));
-                f64x2_mul(x, f64x2_add(cubic, f64x2_splat(-1.595_769_121_605_730_7)))
-            });
-            over_one_plus(x, exp_precise(power))
+            // -2 sqrt(2 / pi) log2(e) (x + 0.044715 x^3)
+            let factor = madd(
+                f32x4_mul(x, x),
+                f32x4_splat(-0.102_943_24),
+                f32x4_splat(-2.302_208_2),
+            );
+            over_one_plus_exp2(x, f32x4_mul(x, factor))
         }
         UNARY_GELU_ERF => gelu_erf(x),
-        UNARY_QUICK_GELU => {
-            let power = precisely(x, |x| f64x2_mul(x, f64x2_splat(-1.702)));
-            over_one_plus(x, exp_precise(power))
-        }
+        UNARY_QUICK_GELU => over_one_plus_exp2(x, f32x4_mul(x, f32x4_splat(-1.702 * LOG2_E))),
         UNARY_RELU => f32x4_pmax(x, f32x4_splat(0.0)),
         _ => x,
     }

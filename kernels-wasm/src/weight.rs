@@ -2,9 +2,7 @@
 //! needs of a weight is a run of its values as f32; the words below are written by
 //! src/backends/wasm/weight_layout.ts in this order.
 
-use crate::codes::{
-    decode_bits, decode_bytes, decode_nibble_integer, decode_nibble_table, split_bits, split_nibbles,
-};
+use crate::codes::*;
 use crate::simd::*;
 
 const DTYPE_F16: u32 = 1;
@@ -173,9 +171,14 @@ impl Weight {
             } else {
                 decode_nibble_integer(codes, done, self.zero_point, scale, out);
             }
-        } else if self.bits == 8 && !is_table {
+        } else if self.bits == 8 {
             done = run & !15;
-            decode_bytes(self.data.add(flat), done, self.zero_point, scale, out);
+            let codes = self.data.add(flat);
+            if is_table {
+                decode_byte_table(codes, done, self.table, scale, out);
+            } else {
+                decode_bytes(codes, done, self.zero_point, scale, out);
+            }
         } else if flat & 7 == 0 && !is_table {
             done = run & !15;
             let codes = self.data.add((flat >> 3) * self.bits as usize);
