@@ -44,7 +44,9 @@ import {
   placeWeights,
   sizedStages,
   SMALLEST_SIZES,
+  watchStages,
 } from "./flux_stages.ts";
+import type { InputAmax } from "./input_ranges.ts";
 import {
   type ApplyChange,
   ComponentModelHandle,
@@ -115,6 +117,35 @@ export class FluxPipeline {
     } finally {
       await pipeline.dispose();
     }
+  }
+
+  /**
+   * Runs a forward loop, such as a few prompts that are typical of what will be drawn, and gives the largest
+   * |x| that the input of each linear layer of the transformer and the text encoders reached, by component
+   * and module: ModelOpt's "max" calibration. Its ranges of a component are the `inputAmax` of an
+   * `NVIDIAModelOptConfig`:
+   *
+   * ```ts
+   * const amax = await FluxPipeline.calibrate("models/demo", {}, (pipe) => pipe.generate({ prompt, seed: 0 }));
+   * const config = new NVIDIAModelOptConfig({
+   *   quantType: "FP8_FP8",
+   *   weightOnly: false,
+   *   inputAmax: amax.transformer,
+   * });
+   * ```
+   *
+   * The options are those of `fromPretrained`, and so are the errors.
+   */
+  static async calibrate(
+    model: string,
+    options: FluxPipelineOptions,
+    forwardLoop: (pipeline: FluxPipeline) => Promise<unknown>,
+  ): Promise<InputAmax> {
+    await using pipeline = await FluxPipeline.#open(model, options);
+    const ranges = watchStages(pipeline.#parts.stages);
+    pipeline.#placeWeights();
+    await forwardLoop(pipeline);
+    return Object.fromEntries([...ranges].map(([name, { amax }]) => [name, amax]));
   }
 
   static async #open(model: string, options: FluxPipelineOptions): Promise<FluxPipeline> {

@@ -4,6 +4,7 @@ import type { Backend } from "../backends/backend.ts";
 import type { CLIPTextModel } from "../models/clip.ts";
 import type { T5EncoderModel } from "../models/t5.ts";
 import type { FluxComponents, TextPart } from "./flux_components.ts";
+import { InputRanges } from "./input_ranges.ts";
 import type { PlannedStage } from "./memory_plan.ts";
 import { PromptCache } from "./prompt_cache.ts";
 import { Stage, type StageSizes } from "./stage.ts";
@@ -104,6 +105,19 @@ export function fluxStages(
     }),
     decodedSides: (latents) => policy.vaeTiling ? tileSides(latents, vae.model) : latents,
   };
+}
+
+/** Collects the ranges of linear layers' inputs, by the name of the component. */
+export function watchStages(stages: FluxStages): ReadonlyMap<string, InputRanges> {
+  const ranges = new Map<string, InputRanges>();
+  const { clip, t5, modulation, denoise } = stages;
+  for (const stage of [clip?.stage, t5?.stage, modulation, denoise]) {
+    if (stage === undefined) continue;
+    const { name } = stage.component;
+    stage.ranges = ranges.get(name) ?? new InputRanges();
+    ranges.set(name, stage.ranges);
+  }
+  return ranges;
 }
 
 /** A stage with its sizes in one run. */
