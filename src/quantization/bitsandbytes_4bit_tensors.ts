@@ -208,12 +208,16 @@ function stateOf({ tensor, dtype }: EncodedWeight, quantType: FourBitType): Quan
   return { quantType, blockSize: layout.groupSize, dtype: dtype as DenseDType, shape, nested };
 }
 
+/** Four bytes at a time: loading is as fast as this. */
 function swapNibbles(bytes: Uint8Array): Uint8Array {
-  const swapped = new Uint8Array(bytes.length);
-  for (let index = 0; index < bytes.length; index++) {
-    swapped[index] = (bytes[index] & 15) << 4 | bytes[index] >> 4;
+  const swapped = new Uint8Array(Math.ceil(bytes.length / 4) * 4);
+  swapped.set(bytes);
+  const words = new Uint32Array(swapped.buffer);
+  for (let index = 0; index < words.length; index++) {
+    const word = words[index];
+    words[index] = (word & 0x0f0f0f0f) << 4 | word >>> 4 & 0x0f0f0f0f;
   }
-  return swapped;
+  return swapped.subarray(0, bytes.length);
 }
 
 function checkShapes(name: string, checkpoint: TensorReader, state: QuantState): void {

@@ -7,6 +7,7 @@
 import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
+import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { GgufBlockType } from "./gguf_types.ts";
 import type { Pause } from "./pause.ts";
@@ -33,8 +34,14 @@ export interface TensorReader {
   readonly entries: ReadonlyMap<string, TensorHeader>;
   /** The text pairs of the files' headers; torchao says there what each weight is. */
   readonly metadata?: Readonly<Record<string, string>>;
-  /** `packed`: the type is only a view of packed codes, which may look like NaN. */
-  read(name: string, options?: { shared?: boolean; packed?: boolean }): Promise<HostTensor>;
+  /**
+   * `packed`: the type is only a view of packed codes, which may look like NaN. `scratch`: where the tensor
+   * lies until that is reset, unless it is `shared`.
+   */
+  read(
+    name: string,
+    options?: { shared?: boolean; packed?: boolean; scratch?: ScratchBytes },
+  ): Promise<HostTensor>;
 }
 
 /** What a header says of a tensor. */

@@ -11,6 +11,7 @@ import type { PlanWeight } from "../plan/plan.ts";
 import { hasSharedWorkers } from "../runtime/workers.ts";
 import { type DType, isFloat, itemSize } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
+import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
 import { codeBytes, weightBytes } from "./layout_bytes.ts";
 import { channelsLast } from "./channels_last.ts";
@@ -99,20 +100,33 @@ export async function openWeights(
   }
   return {
     catalog: { lookup: (name) => weights.get(name)?.info },
-    source: { read: (weight) => readWeight(weight, weights) },
+    source: {
+      read: (weight, scratch) =>
+        readWeight(weight, weights, scratch ? readingInto(checkpoint, scratch) : checkpoint),
+    },
     quantizationConfig: options.dequantizeTo === undefined ? quantizer?.config ?? null : null,
     isDequantized: options.dequantizeTo !== undefined,
     isChanged: onTheFly && quantizer !== null || options.dequantizeTo !== undefined,
     preQuantized,
-    dense: () => denseWeights(weights),
+    dense: () => denseWeights(weights, checkpoint),
     memory: () => ({ stored: storedBytes(checkpoint), ...residentBytes(weights) }),
+  };
+}
+
+/** The same checkpoint, reading into scratch memory. */
+function readingInto(checkpoint: TensorReader, scratch: ScratchBytes): TensorReader {
+  const { entries, metadata } = checkpoint;
+  return {
+    entries,
+    metadata,
+    read: (name, options) => checkpoint.read(name, { ...options, scratch }),
   };
 }
 
 /** What a weight is and how it is read. */
 interface Loader {
   readonly info: WeightInfo;
-  read(): Promise<StoredWeight>;
+  read(checkpoint: TensorReader): Promise<StoredWeight>;
 }
 
 interface LoaderContext extends Resolved {
@@ -145,12 +159,14 @@ function encodedLoader(
   info: WeightInfo,
   quantizer: Quantizer,
   { options }: LoaderContext,
-  encode: () => Promise<EncodedWeight>,
+  encode: (checkpoint: TensorReader) => Promise<EncodedWeight>,
 ): Loader {
   const { dequantizeTo: dtype } = options;
-  if (dtype === undefined) return { info, read: async () => quantized(await encode()) };
-  const read = async (): Promise<StoredWeight> => {
-    const tensor = denseWeight(quantizer, await encode(), dtype);
+  if (dtype === undefined) {
+    return { info, read: async (checkpoint) => quantized(await encode(checkpoint)) };
+  }
+  const read = async (checkpoint: TensorReader): Promise<StoredWeight> => {
+    const tensor = denseWeight(quantizer, await encode(checkpoint), dtype);
     checkFloat16(name, tensor);
     return { kind: "dense", tensor };
   };
@@ -170,7 +186,7 @@ async function storedLoader(
   const info = await quantizer.describeStored(name, checkpoint);
   // Groups of nothing have no size; no library writes such a weight.
   if (info.shape.includes(0)) throw emptyWeight(name, info.shape, checkpoint);
-  return encodedLoader(name, info, quantizer, context, () => quantizer.read(name, checkpoint));
+  return encodedLoader(name, info, quantizer, context, (from) => quantizer.read(name, from));
 }
 
 function emptyWeight(tensor: string, shape: Shape, checkpoint: TensorReader): HalftoneError {
@@ -188,8 +204,8 @@ function quantizingLoader(
   quantizer: Quantizer,
   context: LoaderContext,
 ): Loader {
-  const { checkpoint, options } = context;
-  return encodedLoader(name, info, quantizer, context, async () => {
+  const { options } = context;
+  return encodedLoader(name, info, quantizer, context, async (checkpoint) => {
     const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
     const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
     return await quantizer.quantize(name, rounded, createPause());
@@ -197,7 +213,7 @@ function quantizingLoader(
 }
 
 function denseLoader(name: string, header: TensorHeader, context: LoaderContext): Loader {
-  const { checkpoint, options, quantizer, onTheFly } = context;
+  const { options, quantizer, onTheFly } = context;
   const dtype = denseDType(name, header.dtype, options);
   const isCast = onTheFly && isFloat(header.dtype);
   const storage = (isCast && quantizer?.storageType?.(name, header.shape)) || dtype;
@@ -206,7 +222,7 @@ function denseLoader(name: string, header: TensorHeader, context: LoaderContext)
     format: { kind: "dense", dtype },
     activations: { kind: "float" },
   };
-  const read = async (): Promise<StoredWeight> => {
+  const read = async (checkpoint: TensorReader): Promise<StoredWeight> => {
     const dense = await checkpoint.read(name);
     const stored = storage === dtype ? dense : castWeight(name, dense, dtype).cast(storage);
     return { kind: "dense", tensor: castWeight(name, stored, dtype) };
@@ -274,6 +290,7 @@ function quantized({ tensor }: { tensor: Extract<StoredWeight, { kind: "quantize
 async function readWeight(
   weight: PlanWeight,
   weights: ReadonlyMap<string, Loader>,
+  checkpoint: TensorReader,
 ): Promise<StoredWeight> {
   const loader = weights.get(weight.name);
   if (!loader) {
@@ -281,7 +298,7 @@ async function readWeight(
       tensor: weight.name,
     });
   }
-  const stored = await loader.read();
+  const stored = await loader.read(checkpoint);
   if (stored.kind === "quantized") return checkedShape(weight, stored);
   const { shape, arrangement, format } = weight;
   const arranged = arrangement === "convolution" ? channelsLast(stored.tensor) : stored.tensor;
@@ -302,9 +319,12 @@ function checkedShape(
   });
 }
 
-async function* denseWeights(weights: ReadonlyMap<string, Loader>): AsyncGenerator<NamedTensor> {
+async function* denseWeights(
+  weights: ReadonlyMap<string, Loader>,
+  checkpoint: TensorReader,
+): AsyncGenerator<NamedTensor> {
   for (const [name, loader] of weights) {
-    const weight = await loader.read();
+    const weight = await loader.read(checkpoint);
     if (weight.kind === "dense") yield { name, tensor: weight.tensor };
   }
 }

@@ -8,6 +8,7 @@ import { parseShardIndex } from "../../src/io/shard_index.ts";
 import { fromFloat32 } from "../../src/tensor/convert.ts";
 import type { DType } from "../../src/tensor/dtype.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { ScratchBytes } from "../../src/tensor/scratch_bytes.ts";
 import { inFolder, rejects } from "./support.ts";
 
 const BASE = "diffusion_pytorch_model";
@@ -61,6 +62,21 @@ test("a tensor can be read into shared memory", async () => {
     const tensor = await checkpoint.read("x", { shared: true });
     assert.ok(tensor.bytes.buffer instanceof SharedArrayBuffer);
     assert.deepEqual([...tensor.toFloat32()], [3]);
+    await checkpoint.close();
+  });
+});
+
+test("a tensor can be read into scratch memory, where the next one takes its place", async () => {
+  await inFolder(async (folder) => {
+    await fill(folder, { "model.safetensors": fileOf({ a: values(1, 2), b: values(3, 4) }) });
+    const checkpoint = await openCheckpoint(folder);
+    const scratch = new ScratchBytes();
+    const a = await checkpoint.read("a", { scratch });
+    assert.deepEqual([...a.toFloat32()], [1, 2]);
+    scratch.reset();
+    const b = await checkpoint.read("b", { scratch });
+    assert.deepEqual([...b.toFloat32()], [3, 4]);
+    assert.equal(b.bytes.buffer, a.bytes.buffer);
     await checkpoint.close();
   });
 });

@@ -2,6 +2,7 @@
 
 import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
+import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
 import type { EngineMemory } from "./engine_memory.ts";
 import { type UnitLayout, unitLayout, writeUnit } from "../weight_unit.ts";
@@ -47,12 +48,13 @@ export class WasmWeightSet implements WeightSet {
   ): Promise<WasmWeightSet> {
     const { isResident, onRelease } = placement;
     const set = new WasmWeightSet(memory, unitBytes(weights), isResident, onRelease);
+    const scratch = new ScratchBytes();
     try {
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
         }
-        await set.#loadOne(weight, source);
+        await set.#loadOne(weight, source, scratch);
         options.onProgress?.(index + 1, weights.length);
       }
     } catch (error) {
@@ -80,9 +82,14 @@ export class WasmWeightSet implements WeightSet {
     return Promise.resolve();
   }
 
-  async #loadOne(weight: PlanWeight, source: WeightSource): Promise<void> {
+  async #loadOne(
+    weight: PlanWeight,
+    source: WeightSource,
+    scratch: ScratchBytes,
+  ): Promise<void> {
     if (this.#homes.has(weight.name)) return;
-    const stored = await source.read(weight);
+    scratch.reset();
+    const stored = await source.read(weight, scratch);
     const layout = unitLayout(weight);
     const home = this.#allocate(layout);
     this.#homes.set(weight.name, home);
