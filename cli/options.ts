@@ -1,6 +1,7 @@
 /** The options that several commands share, and how their values are read. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { BACKEND_NAMES, type BackendName } from "../src/backends/select.ts";
 import {
   ACTIVATION_CHOICES,
   type ActivationChoice,
@@ -9,7 +10,7 @@ import {
 /** The options of every command that opens a model. */
 export interface ModelOptions {
   readonly model?: string;
-  readonly backend: "auto" | "reference" | "wasm";
+  readonly backend: BackendName;
   readonly threads?: number;
   readonly strict?: true;
   readonly dtype?: "float32" | "bfloat16";
@@ -30,7 +31,7 @@ export function addModelOptions(command: Command): Command {
       .option("--text-encoder-2 <file>", "the same for T5")
       .addOption(
         new Option("--backend <name>", "where the arithmetic runs")
-          .choices(["auto", "reference", "wasm"]).default("auto"),
+          .choices(["auto", ...BACKEND_NAMES]).default("auto"),
       )
       .option("--threads <n>", "threads of the wasm backend (default: one per processor)", integer)
       .option("--strict", "no relaxed SIMD: the same bytes on every machine")

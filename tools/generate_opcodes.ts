@@ -1,6 +1,6 @@
 /**
- * Writes the Rust constants of the op table to kernels-wasm/src/opcodes.rs; with `--check` it only
- * fails when the file is not what it would write.
+ * Writes the constants of the op table for the kernels: Rust to kernels-wasm/src/opcodes.rs, C++ to
+ * kernels-cuda/opcodes.h. With `--check` it only fails when a file is not what it would write.
  */
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -15,18 +15,19 @@ import {
   UNARY_KINDS,
 } from "../src/ops/op_table.ts";
 
-const PATH = new URL("../kernels-wasm/src/opcodes.rs", import.meta.url);
+function snake(prefix: string, name: string): string {
+  return `${prefix}_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}
 
 function constant(prefix: string, name: string, value: number): string {
-  const snake = name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
-  return `pub const ${prefix}_${snake}: u32 = ${value};`;
+  return `pub const ${snake(prefix, name)}: u32 = ${value};`;
 }
 
 function kinds(prefix: string, names: readonly string[]): string[] {
   return names.map((name, index) => constant(prefix, name, index));
 }
 
-function opcodesSource(): string {
+function rustSource(): string {
   return [
     "//! Generated from src/ops/op_table.ts by tools/generate_opcodes.ts; do not edit.",
     "#![allow(dead_code)]",
@@ -42,10 +43,32 @@ function opcodesSource(): string {
   ].join("\n");
 }
 
-const source = opcodesSource();
-if (!process.argv.includes("--check")) {
-  writeFileSync(PATH, source);
-} else if (readFileSync(PATH, "utf8") !== source) {
-  console.error("kernels-wasm/src/opcodes.rs is stale: run deno run -A tools/generate_opcodes.ts");
-  process.exit(1);
+/** The kinds of each op; the CUDA kernels are launched by name, so they need no opcodes. */
+function cudaSource(): string {
+  const enumeration = (prefix: string, names: readonly string[]) =>
+    `enum { ${names.map((name) => snake(prefix, name)).join(", ")} };`;
+  return [
+    "// Generated from src/ops/op_table.ts by tools/generate_opcodes.ts; do not edit.",
+    "#pragma once",
+    "",
+    enumeration("UNARY", UNARY_KINDS),
+    enumeration("BINARY", BINARY_KINDS),
+    enumeration("REDUCE", REDUCE_KINDS),
+    enumeration("NORM", NORM_KINDS),
+    "",
+  ].join("\n");
+}
+
+const FILES = {
+  "kernels-wasm/src/opcodes.rs": rustSource(),
+  "kernels-cuda/opcodes.h": cudaSource(),
+};
+for (const [path, source] of Object.entries(FILES)) {
+  const url = new URL(`../${path}`, import.meta.url);
+  if (!process.argv.includes("--check")) {
+    writeFileSync(url, source);
+  } else if (readFileSync(url, "utf8") !== source) {
+    console.error(`${path} is stale: run deno run -A tools/generate_opcodes.ts`);
+    process.exitCode = 1;
+  }
 }

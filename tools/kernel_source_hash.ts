@@ -1,7 +1,7 @@
 /** The SHA-256 of everything the committed WebAssembly modules are built from. */
 
-import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
+import { hashSources } from "./source_hash.ts";
 
 /** Hashes the sources of the wasm backend's kernels. */
 export function kernelSourceHash(): string {
@@ -16,10 +16,5 @@ export function quantizeSourceHash(): string {
 /** Hashes the names and texts of the Rust sources and of the build script. */
 function sourceHash(root: URL): string {
   const sources = readdirSync(new URL("src/", root)).filter((name) => name.endsWith(".rs")).sort();
-  const hash = createHash("sha256");
-  for (const name of ["Cargo.toml", "build.sh", ...sources.map((source) => `src/${source}`)]) {
-    const text = readFileSync(new URL(name, root), "utf8");
-    hash.update(`${name}\0${text.replaceAll("\r\n", "\n")}\0`);
-  }
-  return hash.digest("hex");
+  return hashSources(root, ["Cargo.toml", "build.sh", ...sources.map((source) => `src/${source}`)]);
 }

@@ -1,6 +1,7 @@
 /** `halftone bench formats`: which format costs what, on this machine and this model. */
 
 import { Command, Option } from "commander";
+import { BACKEND_NAMES, type BackendName } from "../../src/backends/select.ts";
 import { writeAtomic } from "../../src/runtime/atomic_file.ts";
 import { joinPath, makeFolder, nameOf } from "../../src/runtime/files.ts";
 import {
@@ -43,7 +44,7 @@ interface BenchFormatsOptions {
   readonly seed: number;
   readonly formats: readonly string[];
   readonly activations?: ActivationChoice;
-  readonly backend: "auto" | "reference" | "wasm";
+  readonly backend: BackendName;
   readonly threads?: number;
   readonly outputDir: string;
   readonly json?: true;
@@ -68,7 +69,7 @@ function benchFormatsCommand(): Command {
     .addOption(activationsOption())
     .addOption(
       new Option("--backend <name>", "where the arithmetic runs")
-        .choices(["auto", "reference", "wasm"]).default("auto"),
+        .choices(["auto", ...BACKEND_NAMES]).default("auto"),
     )
     .option("--threads <n>", "threads of the wasm backend (default: one per processor)", integer)
     .option("--output-dir <dir>", "for the table, the JSON and the pictures", "format-bench")

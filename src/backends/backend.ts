@@ -60,7 +60,10 @@ export interface LoadOptions {
 export interface Program {
   readonly plan: Plan;
   write(input: string, tensor: HostTensor): void;
-  /** Runs all steps. Aborting ends within one step of the plan and leaves the program usable. */
+  /**
+   * Runs all steps. Aborting ends soon, at the latest after the steps that a device was already given, and
+   * leaves the program usable.
+   */
   run(options?: { signal?: AbortSignal }): Promise<void>;
   /** A copy of an output after `run`. */
   read(output: string): HostTensor;

@@ -2,13 +2,14 @@
 
 import { HalftoneError } from "../errors.ts";
 import type { Backend } from "./backend.ts";
+import type { CudaBackend } from "./cuda/mod.ts";
 import { createReferenceBackend } from "./reference/mod.ts";
 
 /** The backends by name; "auto" takes the fastest that starts here. */
-export type BackendName = "auto" | "reference" | "wasm";
+export type BackendName = "auto" | "reference" | "wasm" | "cuda";
 
 /** The backends there are. */
-export const BACKEND_NAMES: readonly Exclude<BackendName, "auto">[] = ["reference", "wasm"];
+export const BACKEND_NAMES: readonly Exclude<BackendName, "auto">[] = ["reference", "wasm", "cuda"];
 
 /** What a caller may ask of a backend. */
 export interface BackendOptions {
@@ -20,6 +21,8 @@ export interface BackendOptions {
   readonly strict?: boolean;
   /** Bytes of weights that may stay on the device; the rest streams in. */
   readonly residentWeightBytes?: number;
+  /** The library of NVIDIA's driver, where it is not found by itself. Only "cuda" has one. */
+  readonly driverLibrary?: string;
 }
 
 /** A backend and why it was chosen. */
@@ -41,25 +44,42 @@ export async function chooseBackend(options: BackendOptions = {}): Promise<Backe
       return { backend: createReferenceBackend(), reason: "reference: asked for" };
     case "wasm":
       return { backend: await startWasm(options), reason: "wasm: asked for" };
+    case "cuda":
+      return { backend: await startCuda(options), reason: "cuda: asked for" };
     case "auto":
       return await chooseFastest(options);
     default:
       throw new HalftoneError("invalid_argument", "Cannot make this backend", {
         field: "backend",
         found: options.backend,
-        expected: "auto, reference or wasm",
+        expected: "auto, reference, wasm or cuda",
       });
   }
 }
 
 async function chooseFastest(options: BackendOptions): Promise<BackendChoice> {
+  const missing: string[] = [];
+  const cuda = await started(() => startCuda(options), missing);
+  if (cuda) return { backend: cuda, reason: `cuda: ${cuda.description}` };
+  const wasm = await started(() => startWasm(options), missing);
+  if (wasm) return { backend: wasm, reason: `wasm: the fastest that starts here. ${missing[0]}` };
+  const reason = `reference: wasm does not start here (${missing[1]}), nor does cuda (${
+    missing[0]
+  })`;
+  return { backend: createReferenceBackend(), reason };
+}
+
+/** A backend, or null with the reason why it cannot start; a wrong option is the caller's to mend. */
+async function started<Made extends Backend>(
+  start: () => Promise<Made>,
+  missing: string[],
+): Promise<Made | null> {
   try {
-    return { backend: await startWasm(options), reason: "wasm: the fastest that starts here" };
+    return await start();
   } catch (error) {
-    // Only a backend that cannot start is passed over; a wrong option is the caller's to mend.
     if (!(error instanceof HalftoneError) || error.code !== "backend_unavailable") throw error;
-    const reason = `reference: wasm does not start here (${error.message})`;
-    return { backend: createReferenceBackend(), reason };
+    missing.push(error.message);
+    return null;
   }
 }
 
@@ -67,4 +87,10 @@ async function startWasm(options: BackendOptions): Promise<Backend> {
   const { createWasmBackend } = await import("./wasm/mod.ts");
   const { threads, strict, residentWeightBytes } = options;
   return await createWasmBackend({ threads, strict, residentWeightBytes });
+}
+
+async function startCuda(options: BackendOptions): Promise<CudaBackend> {
+  const { createCudaBackend } = await import("./cuda/mod.ts");
+  const { residentWeightBytes, driverLibrary } = options;
+  return await createCudaBackend({ residentWeightBytes, driverLibrary });
 }

@@ -6,7 +6,7 @@ import { HalftoneError } from "../errors.ts";
 
 /** A running backend; pipelines that share one share its memory and threads. */
 export interface BackendHandle {
-  /** "reference" or "wasm". */
+  /** "reference", "wasm" or "cuda". */
   readonly name: string;
   /** Bytes in use now and at the most. */
   memory(): MemoryUse;

@@ -3,6 +3,7 @@
 import { NORM_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
 import type { StepEncoder } from "./encode.ts";
 import { invalid } from "../operand_view.ts";
+import { attentionBias } from "../step_checks.ts";
 import { float, TAPE_OPCODE } from "./tape_writer.ts";
 
 /** Chunks group norm sums its rows in: enough to share, few enough to add up again. */
@@ -69,18 +70,6 @@ export function encodeAttention(encoder: StepEncoder): void {
     output.stride,
     ...attentionBias(encoder, [heads, output.rows, k.rows]),
   ]);
-}
-
-function attentionBias(
-  encoder: StepEncoder,
-  expected: readonly [heads: number, queries: number, keys: number],
-): [number, number, number] {
-  if (!encoder.has(3)) return [0, 0, 0];
-  const { address, shape, strides } = encoder.view(3);
-  const fits = shape.length === 3 && shape[2] === expected[2] && strides[2] === 1 &&
-    [0, 1].every((axis) => shape[axis] === expected[axis] || shape[axis] === 1);
-  if (!fits) throw invalid("attention bias", { found: shape, expected });
-  return [address, shape[0] === 1 ? 0 : strides[0], shape[1] === 1 ? 0 : strides[1]];
 }
 
 /** headNormRope: rows, heads, size, epsilon, x, output, weight, cos, sin. */

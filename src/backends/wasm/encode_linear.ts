@@ -6,6 +6,7 @@ import type { QuantizedLayout } from "../../quantization/quantized_tensor.ts";
 import type { StepEncoder } from "./encode.ts";
 import { encodeRounding } from "./encode_activations.ts";
 import { invalid, type MatrixView } from "../operand_view.ts";
+import { checkConvolution, checkLinear } from "../step_checks.ts";
 import { formWords, type IntegerForm, integerForm } from "./integer_weight.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
@@ -75,9 +76,7 @@ function linearWords(encoder: StepEncoder, x: MatrixView): Word[] {
   if (encoder.step.op !== "linear") return [];
   const weight = encoder.weight(1);
   const output = encoder.outputMatrix();
-  if (weight.columns !== x.columns || output.rows !== x.rows || output.columns !== weight.rows) {
-    throw invalid("linear shapes differ", { x, weight, output });
-  }
+  checkLinear(x, weight, output);
   return [
     x.rows,
     weight.rows,
@@ -121,13 +120,8 @@ export function encodeConvolution(encoder: StepEncoder): void {
   const output = encoder.output();
   const [height, width, channels] = x.shape;
   const [outHeight, outWidth, outChannels] = output.shape;
-  const [top, left, bottom, right] = padding;
-  const expected = [height * upsample + top + bottom, width * upsample + left + right]
-    .map((size) => Math.floor((size - kernel) / stride) + 1);
-  const isValid = x.shape.length === 3 && output.shape.length === 3 &&
-    weight.columns === kernel * kernel * channels && weight.rows === outChannels &&
-    outHeight === expected[0] && outWidth === expected[1] && (channels === 1 || x.strides[2] === 1);
-  if (!isValid) throw invalid("conv2d shapes differ", { x, weight, output });
+  const [top, left] = padding;
+  checkConvolution(encoder.step.attributes, x, weight, output);
   encoder.emit([
     outHeight,
     outWidth,

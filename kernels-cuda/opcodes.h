@@ -1,0 +1,7 @@
+// Generated from src/ops/op_table.ts by tools/generate_opcodes.ts; do not edit.
+#pragma once
+
+enum { UNARY_IDENTITY, UNARY_SILU, UNARY_GELU_TANH, UNARY_GELU_ERF, UNARY_QUICK_GELU, UNARY_RELU, UNARY_EXP, UNARY_RSQRT, UNARY_AFFINE };
+enum { BINARY_ADD, BINARY_SUBTRACT, BINARY_MULTIPLY, BINARY_DIVIDE };
+enum { REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX };
+enum { NORM_LAYER, NORM_RMS, NORM_GROUP };

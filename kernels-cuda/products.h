@@ -1,0 +1,106 @@
+// linear, matmul and conv2d: who reads what in the shared product.
+#pragma once
+
+#include "activation.h"
+#include "gemm.h"
+#include "weight.h"
+
+// A weight in any layout as the right operand: row o, element k. Read as stored, so best for few rows of x.
+struct WeightRows {
+  const Weight& weight;
+  DEVICE float at(int row, int k) const {
+    int64_t stride = weight.is_quantized ? weight.columns : weight.stride;
+    return weight_at(weight, row * stride + k);
+  }
+};
+
+struct LinearParameters {
+  Rows x;
+  Epilogue end;
+  Weight weight;
+  int32_t rows, columns, depth, unused;
+};
+
+// x [rows, depth], weight [columns, depth] in any layout -> output [rows, columns].
+KERNEL(linear, GEMM_THREADS, LinearParameters) {
+  multiply_tile(p.x, WeightRows{p.weight}, p.rows, p.columns, p.depth, p.end);
+}
+
+struct LinearFloatParameters {
+  Rows x;
+  Rows weight;
+  Epilogue end;
+  int32_t rows, columns, depth, unused;
+};
+
+// The same over float32 weights: dense ones, or a slice that was dequantized.
+KERNEL(linear_float, GEMM_THREADS, LinearFloatParameters) {
+  multiply_tile(p.x, p.weight, p.rows, p.columns, p.depth, p.end);
+}
+
+// A matrix of a batch, any strides, in elements.
+struct Strided {
+  const float* data;
+  int32_t batch_stride, row_stride, column_stride, unused;
+
+  DEVICE const float* element(int batch, int row, int column) const {
+    return data + (int64_t)batch * batch_stride + (int64_t)row * row_stride +
+           (int64_t)column * column_stride;
+  }
+};
+
+struct BatchMatrix {
+  const Strided& matrix;
+  int batch;
+  DEVICE float at(int row, int k) const { return *matrix.element(batch, row, k); }
+};
+
+struct ScaledOutput {
+  const Strided& output;
+  int batch;
+  float scale;
+  DEVICE void store(int row, int column, float sum) const {
+    *(float*)output.element(batch, row, column) = scale * sum;
+  }
+};
+
+struct MatmulParameters {
+  Strided a, b, output;
+  int32_t m, n, k;
+  float scale;
+};
+
+// a [batch, m, k], b [batch, n, k] -> output [batch, m, n] = scale * a b^T; a batch is a layer of blocks.
+KERNEL(matmul, GEMM_THREADS, MatmulParameters) {
+  int batch = blockIdx.z;
+  multiply_tile(BatchMatrix{p.a, batch}, BatchMatrix{p.b, batch}, p.m, p.n, p.k,
+                ScaledOutput{p.output, batch, p.scale});
+}
+
+struct Conv2dParameters {
+  const float* x;
+  Epilogue end;
+  Weight weight;
+  int32_t out_height, out_width, out_channels, height, width, channels;
+  int32_t row_stride, pixel_stride;  // of x, in elements
+  int32_t kernel, stride, top, left, upsample, unused;
+};
+
+// The patches of x as rows [out_height * out_width, kernel * kernel * channels]; padding reads as zero.
+struct Patches {
+  const Conv2dParameters& p;
+  DEVICE float at(int pixel, int k) const {
+    int tap = k / p.channels, channel = k % p.channels;
+    int y = pixel / p.out_width * p.stride + tap / p.kernel - p.top;
+    int x = pixel % p.out_width * p.stride + tap % p.kernel - p.left;
+    if (y < 0 || x < 0 || y >= p.height * p.upsample || x >= p.width * p.upsample) return 0;
+    int64_t line = (int64_t)(y / p.upsample) * p.row_stride;
+    return p.x[line + (int64_t)(x / p.upsample) * p.pixel_stride + channel];
+  }
+};
+
+// x [height, width, channels], weight [out, kernel, kernel, channels] -> output [out pixels, out channels].
+KERNEL(conv2d, GEMM_THREADS, Conv2dParameters) {
+  multiply_tile(Patches{p}, WeightRows{p.weight}, p.out_height * p.out_width, p.out_channels,
+                p.kernel * p.kernel * p.channels, p.end);
+}

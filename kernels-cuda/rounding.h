@@ -1,0 +1,117 @@
+// Rounding of activations to codes before a linear layer, as src/ops/activation_mode.ts says; every step is a
+// float operation of its own, because which codes come out is part of the meaning.
+#pragma once
+
+#include "activation.h"
+#include "numbers.h"
+#include "reduce.h"
+
+enum CodeRounding { ROUND_QUOTIENT, ROUND_RECIPROCAL, ROUND_RATIO };
+
+struct RoundParameters {
+  Rows x;
+  const int32_t* marks;  // LLM.int8() only: outlier columns, whose codes are 0; else null
+  float* ranges;         // [rows, 2] when all rows share a scale that is found from x; else null
+  float* scales;         // [rows], written
+  float* values;         // [rows, columns], what the codes stand for; null when not wanted
+  int8_t* codes;         // [rows, code_stride]; null when not wanted
+  int32_t rows, columns, code_stride;
+  int32_t dtype;         // INT8, or a float8 of numbers.h
+  int32_t is_static, is_asymmetric, rounding;
+  float levels, least, scale, inverse, zero, lowest, highest, threshold;
+};
+constexpr int INT8 = -1;
+
+// Comparisons that keep a NaN, unlike fminf and fmaxf.
+struct Least {
+  DEVICE float operator()(float a, float b) const { return a < b || a != a ? a : b; }
+};
+struct Greatest {
+  DEVICE float operator()(float a, float b) const { return a > b || a != a ? a : b; }
+};
+
+DEVICE float clamp(float x, float lowest, float highest) {
+  return x < lowest ? lowest : x > highest ? highest : x;
+}
+
+// An activation as it is rounded: LLM.int8() goes through float16.
+DEVICE float activation_at(const RoundParameters& p, int row, int column) {
+  float x = p.x.at(row, column);
+  return p.marks ? half_to_float(float_to_half(x)) : x;
+}
+
+struct Range {
+  float least, largest;
+};
+
+// The least and the largest value of a row, zero included, what LLM.int8() keeps apart left out.
+DEVICE Range row_range(const RoundParameters& p, int row) {
+  float least = 0, largest = 0;
+  for (int column = threadIdx.x; column < p.columns; column += BLOCK) {
+    float x = activation_at(p, row, column);
+    if (p.threshold > 0 && fabsf(x) >= p.threshold) continue;
+    least = Least()(least, x);
+    largest = Greatest()(largest, x);
+  }
+  return {reduce_block(least, Least()), reduce_block(largest, Greatest())};
+}
+
+DEVICE Range shared_range(const RoundParameters& p) {
+  float least = 0, largest = 0;
+  for (int row = threadIdx.x; row < p.rows; row += BLOCK) {
+    least = Least()(least, p.ranges[2 * row]);
+    largest = Greatest()(largest, p.ranges[2 * row + 1]);
+  }
+  return {reduce_block(least, Least()), reduce_block(largest, Greatest())};
+}
+
+struct Scaling {
+  float scale, zero, inverse;
+  bool divides;  // by the scale, instead of multiplying by the inverse
+};
+
+DEVICE Scaling scaling_of(const RoundParameters& p, Range range) {
+  float span = p.is_asymmetric ? range.largest - range.least : Greatest()(-range.least, range.largest);
+  float scale = Greatest()(span / p.levels, p.least);
+  float zero = 0;
+  if (p.is_asymmetric) {
+    float shift = scale == 0 ? 0 : rintf(range.least / scale);
+    zero = clamp(p.lowest - shift, p.lowest, p.highest);
+  }
+  if (scale == 0) return {0, zero, 0, false};
+  float inverse = p.rounding == ROUND_RATIO ? p.levels / span : 1.0f / scale;
+  return {scale, zero, inverse, p.rounding == ROUND_QUOTIENT};
+}
+
+DEVICE float code_of(const RoundParameters& p, const Scaling& s, float x) {
+  float exact = s.divides ? x / s.scale : __fmul_rn(x, s.inverse);
+  if (p.dtype == INT8) return clamp(rintf(exact) + s.zero, p.lowest, p.highest);
+  return round_to_float8(clamp(exact, p.lowest, p.highest), p.dtype);
+}
+
+// The range of each row, when all of them share a scale; a block a row.
+KERNEL(round_ranges, BLOCK, RoundParameters) {
+  int row = blockIdx.x;
+  Range range = row_range(p, row);
+  if (threadIdx.x == 0) {
+    p.ranges[2 * row] = range.least;
+    p.ranges[2 * row + 1] = range.largest;
+  }
+}
+
+// Codes of a row, what they stand for, or both; a block a row.
+KERNEL(round_rows, BLOCK, RoundParameters) {
+  int row = blockIdx.x;
+  Scaling scaling = {p.scale, p.zero, p.inverse, false};
+  if (!p.is_static) scaling = scaling_of(p, p.ranges ? shared_range(p) : row_range(p, row));
+  if (threadIdx.x == 0) p.scales[row] = scaling.scale;
+  int width = p.codes ? p.code_stride : p.columns;
+  for (int column = threadIdx.x; column < width; column += BLOCK) {
+    bool counts = column < p.columns && !(p.marks && p.marks[column]);
+    float code = counts ? code_of(p, scaling, activation_at(p, row, column)) : 0;
+    if (p.codes) p.codes[(int64_t)row * p.code_stride + column] = (int8_t)code;
+    if (p.values) {
+      p.values[(int64_t)row * p.columns + column] = __fmul_rn(code - scaling.zero, scaling.scale);
+    }
+  }
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env sh
+# Builds the stand-in driver: stand_in/build.sh OUTPUT. Needs a C++17 compiler (CXX, g++ by default).
+set -e
+cd "$(dirname "$0")/.."
+# No contraction: every product and sum is rounded, as the kernels say. No aliasing rules, as on the device.
+flags="-std=c++17 -O2 -ftree-slp-vectorize -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -Wall -Wextra"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+${CXX:-g++} $flags -c -x c++ kernels.cu -o "$work/kernels.o"
+${CXX:-g++} $flags -c stand_in/fibers.cpp -o "$work/fibers.o"
+${CXX:-g++} $flags -c stand_in/driver.cpp -o "$work/driver.o"
+${CXX:-g++} -shared -pthread "$work"/*.o -o "$work/library"
+mv "$work/library" "$1"

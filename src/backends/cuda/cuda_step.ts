@@ -1,0 +1,104 @@
+/** What an encoder of one op sees on CUDA, and the launches that it writes. */
+
+import type { QuantizedActivations } from "../../ops/activation_mode.ts";
+import type { Plan, PlanWeight } from "../../plan/plan.ts";
+import { tableValues } from "../integer_table.ts";
+import { invalid } from "../operand_view.ts";
+import { StepOperands, type UnitPlaces, weightMatrix } from "../step_operands.ts";
+import type { ConstantPool } from "./constant_pool.ts";
+import type { KernelName } from "./kernel_names.ts";
+import { packParameters, type Parameter, rows } from "./parameters.ts";
+import { describeMatrix, describeWeight } from "./weight_descriptor.ts";
+
+/** Blocks of a grid along each axis. */
+export type Grid = readonly [x: number, y: number, z: number];
+
+/** One launch of a kernel. */
+export interface Launch {
+  readonly kernel: KernelName;
+  readonly grid: Grid;
+  readonly parameters: Uint8Array<ArrayBuffer>;
+}
+
+/** Addresses that steps are encoded for. */
+export interface Placement {
+  readonly arena: number;
+  /** Scratch that steps share, one after another. */
+  readonly stepScratch: number;
+  /** Four words in which a kernel tells of a fault. */
+  readonly fault: number;
+  readonly weights: UnitPlaces;
+  readonly constants: ConstantPool;
+}
+
+/** A weight operand: its matrix, its description, and whether it is float32 as it lies. */
+export interface EncodedWeight {
+  readonly rows: number;
+  readonly columns: number;
+  readonly descriptor: readonly Parameter[];
+  /** Where its float32 rows lie, or null when they must be dequantized. */
+  readonly floats: readonly [address: number, stride: number] | null;
+}
+
+const LARGEST_GRID: Grid = [2 ** 31 - 1, 65535, 65535];
+/** Elements that a 32-bit index reaches. */
+const LARGEST_COUNT = 2 ** 32 - 1;
+
+/** The operands of one step and the launches made of it. */
+export class CudaStep extends StepOperands {
+  readonly launches: Launch[] = [];
+  readonly fault: number;
+  readonly #constants: ConstantPool;
+
+  constructor(plan: Plan, index: number, placement: Placement) {
+    const { arena, stepScratch, fault, weights, constants } = placement;
+    super(plan, index, arena, stepScratch, weights);
+    this.fault = fault;
+    this.#constants = constants;
+  }
+
+  /** Adds a launch. */
+  launch(kernel: KernelName, grid: Grid, parameters: readonly Parameter[]): void {
+    if (grid.some((blocks, axis) => blocks > LARGEST_GRID[axis]!)) {
+      throw invalid("too many blocks", { op: this.step.op, grid });
+    }
+    this.launches.push({ kernel, grid, parameters: packParameters(parameters) });
+  }
+
+  /** Adds a launch of one thread an element. */
+  launchElements(kernel: KernelName, count: number, parameters: readonly Parameter[]): void {
+    if (count > LARGEST_COUNT) throw invalid("too many elements", { op: this.step.op, count });
+    this.launch(kernel, [Math.ceil(count / 256), 1, 1], parameters);
+  }
+
+  /** The struct `Rows` of an operand [1 | rows, columns]; null where it is absent. */
+  rowOperand(operand: number, count: number, columns: number): Parameter[] {
+    return rows(this.rows(operand, count, columns));
+  }
+
+  /** An operand that serves as a weight [rows, columns]; `mode` may change what its table holds. */
+  weight(operand: number, mode?: QuantizedActivations): EncodedWeight {
+    const input = this.operand(operand);
+    if (input.kind === "activation") {
+      const matrix = this.matrix(operand);
+      const descriptor = describeMatrix(matrix);
+      return { ...matrix, descriptor, floats: [matrix.address, matrix.stride] };
+    }
+    const weight = this.plan.weights[input.weight]!;
+    const unit = this.unit(input.weight);
+    const matrix = weightMatrix(weight);
+    const isFloat = weight.format.kind === "dense" &&
+      (weight.shape.length === 1 || weight.format.dtype === "float32");
+    const descriptor = describeWeight(weight, unit, mode && this.#tableUnder(weight, mode));
+    return { ...matrix, descriptor, floats: isFloat ? [unit, matrix.columns] : null };
+  }
+
+  /** Where a table that the mode rounds lies; undefined where the weight's own is used. */
+  #tableUnder({ format }: PlanWeight, mode: QuantizedActivations): number | undefined {
+    if (!mode.int16Tables || format.kind === "dense") return undefined;
+    const { value } = format.layout;
+    return value.kind === "table"
+      ? this.#constants.place(tableValues(value.table, mode))
+      : undefined;
+  }
+}

@@ -1,0 +1,59 @@
+/** Encodes a plan as launches of kernels, step by step. */
+
+import type { OpName } from "../../ops/op_table.ts";
+import type { Plan } from "../../plan/plan.ts";
+import { ConstantPool } from "./constant_pool.ts";
+import { CudaStep, type Launch, type Placement } from "./cuda_step.ts";
+import {
+  encodeBinary,
+  encodeCopy,
+  encodeGather,
+  encodeReduce,
+  encodeUnary,
+  encodeUnpack,
+} from "./encode_elements.ts";
+import { encodeAttention, encodeHeadNormRope, encodeNorm } from "./encode_fused.ts";
+import { encodeConv2d, encodeLinear, encodeMatmul } from "./encode_products.ts";
+
+const ENCODERS: { readonly [name in OpName]: (step: CudaStep) => void } = {
+  copy: encodeCopy,
+  unary: encodeUnary,
+  binary: encodeBinary,
+  reduce: encodeReduce,
+  gather: encodeGather,
+  matmul: encodeMatmul,
+  unpack: encodeUnpack,
+  conv2d: encodeConv2d,
+  linear: encodeLinear,
+  norm: encodeNorm,
+  attention: encodeAttention,
+  headNormRope: encodeHeadNormRope,
+};
+
+/** The launches of each step, and the scratch of the step that needs most. */
+export interface EncodedPlan {
+  readonly steps: readonly (readonly Launch[])[];
+  readonly stepScratchBytes: number;
+}
+
+/** Encodes all steps for a placement; throws `plan_invalid` for what the kernels cannot run. */
+export function encodePlan(plan: Plan, placement: Placement): EncodedPlan {
+  let stepScratchBytes = 0;
+  const steps = plan.steps.map(({ op, output }, index) => {
+    if (output.shape.includes(0)) return [];
+    const step = new CudaStep(plan, index, placement);
+    ENCODERS[op](step);
+    stepScratchBytes = Math.max(stepScratchBytes, step.scratchBytes);
+    return step.launches;
+  });
+  return { steps, stepScratchBytes };
+}
+
+/** What a plan needs beside its arena and weights, without any real addresses. */
+export function measurePlan(plan: Plan): { stepScratchBytes: number; constantBytes: number } {
+  const constants = new ConstantPool(0);
+  const weights = { unit: () => 0 };
+  const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants };
+  const { stepScratchBytes } = encodePlan(plan, nowhere);
+  return { stepScratchBytes, constantBytes: constants.bytes };
+}

@@ -1,0 +1,97 @@
+/** Encoders of norm, attention and headNormRope. */
+
+import { NORM_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
+import { invalid } from "../operand_view.ts";
+import { attentionBias } from "../step_checks.ts";
+import type { CudaStep } from "./cuda_step.ts";
+import type { KernelName } from "./kernel_names.ts";
+import { address, float, integers, rows } from "./parameters.ts";
+
+/** Chunks of rows whose moments group norm joins: enough to share, few enough to join. */
+const GROUP_CHUNKS = 64;
+const LEAST_CHUNK_ROWS = 16;
+const HEADS_PER_BLOCK = 8;
+
+/** The attention kernels by the widest head they take, with the queries of a block. */
+const ATTENTION_KERNELS: readonly {
+  readonly kernel: KernelName;
+  readonly size: number;
+  readonly queries: number;
+}[] = [
+  { kernel: "attention_64", size: 64, queries: 64 },
+  { kernel: "attention_128", size: 128, queries: 64 },
+  { kernel: "attention_1024", size: 1024, queries: 16 },
+];
+
+/** norm: a block a row; group norm in two launches, moments of chunks first. */
+export function encodeNorm(step: CudaStep): void {
+  if (step.step.op !== "norm") return;
+  const { kind, epsilon, groups, activation } = step.step.attributes;
+  const output = step.outputMatrix();
+  const { rows: count, columns } = output;
+  const isGroup = kind === "group";
+  if (isGroup && columns % groups !== 0) throw invalid("groups do not divide", { columns, groups });
+  const chunkRows = Math.max(Math.ceil(count / GROUP_CHUNKS), LEAST_CHUNK_ROWS);
+  const chunks = Math.ceil(count / chunkRows);
+  const parameters = [
+    ...step.rowOperand(0, count, columns),
+    address(output.address),
+    address(step.vector(1, columns)),
+    address(step.vector(2, columns)),
+    ...step.rowOperand(3, count, columns),
+    ...step.rowOperand(4, count, columns),
+    address(isGroup ? step.scratch(chunks * groups * 8) : 0),
+    ...integers(count, columns, output.stride, NORM_KINDS.indexOf(kind), groups),
+    float(epsilon),
+    ...integers(UNARY_KINDS.indexOf(activation), chunkRows, chunks, 0),
+  ];
+  if (!isGroup) return step.launch("row_norm", [count, 1, 1], parameters);
+  step.launch("group_moments", [chunks, groups, 1], parameters);
+  step.launch("group_norm", [chunks, groups, 1], parameters);
+}
+
+/** attention: q, k, v, output, bias, queries, keys, head size, strides, causal, scale. */
+export function encodeAttention(step: CudaStep): void {
+  if (step.step.op !== "attention") return;
+  const { heads, scale, causal } = step.step.attributes;
+  const output = step.outputMatrix();
+  const k = step.matrix(1);
+  const size = output.columns / heads;
+  const chosen = ATTENTION_KERNELS.find((candidate) => size <= candidate.size);
+  if (!Number.isInteger(size) || !chosen || k.columns !== output.columns) {
+    throw invalid("attention heads", { columns: output.columns, heads, largest: 1024 });
+  }
+  const bias = attentionBias(step, [heads, output.rows, k.rows]);
+  step.launch(chosen.kernel, [Math.ceil(output.rows / chosen.queries), heads, 1], [
+    ...step.rowOperand(0, output.rows, output.columns),
+    ...rows([k.address, k.stride]),
+    ...step.rowOperand(2, k.rows, output.columns),
+    address(output.address),
+    address(bias[0]),
+    ...integers(output.rows, k.rows, size, output.stride, bias[1], bias[2], causal ? 1 : 0),
+    float(scale),
+  ]);
+}
+
+/** headNormRope: x, output, weight, cos, sin, rows, heads, head size, output stride, epsilon; a warp a head. */
+export function encodeHeadNormRope(step: CudaStep): void {
+  if (step.step.op !== "headNormRope") return;
+  const { heads, epsilon } = step.step.attributes;
+  const output = step.outputMatrix();
+  const size = output.columns / heads;
+  const rotates = step.has(2);
+  if (!Number.isInteger(size) || rotates && size % 2 !== 0) {
+    throw invalid("heads do not divide", { output, heads });
+  }
+  const blocks = Math.ceil(output.rows * heads / HEADS_PER_BLOCK);
+  step.launch("head_norm_rope", [blocks, 1, 1], [
+    ...step.rowOperand(0, output.rows, output.columns),
+    address(output.address),
+    address(step.vector(1, size)),
+    ...step.rowOperand(2, output.rows, size),
+    ...step.rowOperand(3, output.rows, size),
+    ...integers(output.rows, heads, size, output.stride),
+    float(epsilon),
+    ...integers(0),
+  ]);
+}

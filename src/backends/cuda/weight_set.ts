@@ -1,0 +1,106 @@
+/** Weights of the cuda backend: resident on the device, or at home in pinned memory and streamed in. */
+
+import { HalftoneError } from "../../errors.ts";
+import type { PlanWeight } from "../../plan/plan.ts";
+import { bytesAt } from "../../runtime/foreign.ts";
+import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
+import { type UnitLayout, unitLayout, writeUnit } from "../weight_unit.ts";
+import type { CudaDevice } from "./device.ts";
+
+/** Bytes of all units: what a set of weights takes. */
+export function unitBytes(weights: readonly PlanWeight[]): number {
+  return uniqueWeights(weights).reduce((sum, weight) => sum + unitLayout(weight).bytes, 0);
+}
+
+/** Each name once, in order: plans may name a weight twice. */
+function uniqueWeights(weights: readonly PlanWeight[]): PlanWeight[] {
+  return [...new Map(weights.map((weight) => [weight.name, weight])).values()];
+}
+
+/** The weights of a set by name, in one region. */
+export class CudaWeightSet implements WeightSet {
+  readonly bytes: number;
+  readonly isResident: boolean;
+  readonly #device: CudaDevice;
+  readonly #region: number;
+  readonly #offsets = new Map<string, number>();
+  readonly #onRelease: (set: CudaWeightSet) => void;
+  #isReleased = false;
+
+  private constructor(
+    device: CudaDevice,
+    bytes: number,
+    isResident: boolean,
+    onRelease: (set: CudaWeightSet) => void,
+  ) {
+    this.#device = device;
+    this.bytes = bytes;
+    this.isResident = isResident;
+    this.#onRelease = onRelease;
+    this.#region = isResident
+      ? device.allocate(bytes, "weights", "weights")
+      : device.allocatePinned(bytes, "weights", "weights that stream in");
+  }
+
+  /** Loads weights one by one; on failure nothing stays allocated. */
+  static async load(
+    device: CudaDevice,
+    weights: readonly PlanWeight[],
+    source: WeightSource,
+    placement: { isResident: boolean; onRelease: (set: CudaWeightSet) => void },
+    options: LoadOptions,
+  ): Promise<CudaWeightSet> {
+    const { isResident, onRelease } = placement;
+    const set = new CudaWeightSet(device, unitBytes(weights), isResident, onRelease);
+    try {
+      for (const [index, weight] of weights.entries()) {
+        if (options.signal?.aborted) {
+          throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
+        }
+        await set.#loadOne(weight, source);
+        options.onProgress?.(index + 1, weights.length);
+      }
+      device.synchronize("load weights");
+    } catch (error) {
+      device.free(set.#region);
+      throw error;
+    }
+    return set;
+  }
+
+  /** Address of a weight's unit, on the device or in pinned memory; throws `missing_tensor`. */
+  address(name: string): number {
+    const offset = this.#offsets.get(name);
+    if (offset !== undefined && !this.#isReleased) return this.#region + offset;
+    throw new HalftoneError("missing_tensor", "Cannot compile: the weights lack a tensor", {
+      tensor: name,
+    });
+  }
+
+  release(): Promise<void> {
+    if (!this.#isReleased) {
+      this.#isReleased = true;
+      this.#device.free(this.#region);
+      this.#onRelease(this);
+    }
+    return Promise.resolve();
+  }
+
+  #end = 0;
+
+  async #loadOne(weight: PlanWeight, source: WeightSource): Promise<void> {
+    if (this.#offsets.has(weight.name)) return;
+    const stored = await source.read(weight);
+    this.#device.checkOpen();
+    this.#device.use();
+    const layout: UnitLayout = unitLayout(weight);
+    const address = this.#region + this.#end;
+    if (this.isResident) {
+      const unit = new Uint8Array(layout.bytes);
+      writeUnit(weight, stored, unit);
+      this.#device.upload(address, unit);
+    } else writeUnit(weight, stored, bytesAt(address, layout.bytes));
+    this.#offsets.set(weight.name, this.#end);
+    this.#end += layout.bytes;
+  }
+}

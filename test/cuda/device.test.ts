@@ -1,0 +1,33 @@
+/** The conformance suite on a real device, where there is one; `deno task test:cuda` runs this file alone. */
+
+import { test } from "node:test";
+import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
+import { HalftoneError } from "../../src/errors.ts";
+import { registerGuards } from "../backends/conformance/guards.ts";
+import { registerConformance, registerGuardZones } from "../backends/conformance/register.ts";
+
+/** Why there is no device to test, or null. */
+async function whyNot(): Promise<string | null> {
+  try {
+    const backend = await createCudaBackend();
+    console.log(`cuda: ${backend.description}`);
+    await backend.close();
+    return null;
+  } catch (error) {
+    if (error instanceof HalftoneError && error.code === "backend_unavailable") {
+      return error.message;
+    }
+    throw error;
+  }
+}
+
+const reason = await whyNot();
+if (reason === null) {
+  const subject = { name: "cuda", create: () => createCudaBackend() };
+  registerConformance(subject);
+  registerGuardZones(subject);
+  registerGuards(subject);
+} else {
+  console.log(`cuda: all tests on a device are skipped, no device: ${reason}`);
+  test("cuda on a device", { skip: reason }, () => {});
+}

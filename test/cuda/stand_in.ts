@@ -1,0 +1,118 @@
+/** The stand-in driver: built once per state of its sources, opened through the same seam as the real one. */
+
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { openLibrary } from "../../src/runtime/foreign.ts";
+
+const SOURCES = fileURLToPath(new URL("../../kernels-cuda/", import.meta.url));
+
+/** What can be set; the numbers are those of kernels-cuda/stand_in/driver.cpp. */
+const SETTINGS = {
+  driverVersion: 0,
+  deviceCount: 1,
+  failAllocation: 2,
+  failLaunch: 3,
+  memoryBytes: 4,
+  capability: 5,
+  failExecution: 6,
+} as const;
+const COUNTS = { allocations: 0, bytes: 1, objects: 2, launches: 3 } as const;
+
+/** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8. */
+const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
+  driverVersion: 12080,
+  deviceCount: 1,
+  failAllocation: 0,
+  failLaunch: 0,
+  memoryBytes: 8 * 2 ** 30,
+  capability: 90,
+  failExecution: 0,
+};
+
+/** A built stand-in. */
+export interface StandIn {
+  readonly library: string;
+  /** Changes settings; those that fail count calls from now, 0 for none. */
+  set(settings: Partial<Record<keyof typeof SETTINGS, number>>): void;
+  /** Sets everything back. */
+  reset(): void;
+  /** What is alive, and how many kernels ran. */
+  count(what: keyof typeof COUNTS): number;
+}
+
+/**
+ * Builds and opens the stand-in; a string is the reason why it cannot be had here. Each file of tests opens a
+ * copy of its own, because one process may run several and a library has one state.
+ */
+export function openStandIn(user: string): StandIn | string {
+  if (process.platform !== "linux") return "the stand-in driver is built on Linux only";
+  const compiler = process.env.CXX ?? "g++";
+  try {
+    execFileSync(compiler, ["--version"], { stdio: "ignore" });
+  } catch {
+    return `there is no C++ compiler (${compiler})`;
+  }
+  return control(copyFor(user, build()));
+}
+
+/** The library for these sources: made aside and renamed, so that tests may run side by side. */
+function build(): string {
+  const folder = join(tmpdir(), `halftone-stand-in-${process.getuid?.() ?? 0}`);
+  const library = join(folder, `${sourceHash()}.so`);
+  if (existsSync(library)) return library;
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const aside = `${library}.${process.pid}`;
+  execFileSync("sh", [join(SOURCES, "stand_in/build.sh"), aside], { stdio: "inherit" });
+  renameSync(aside, library);
+  return library;
+}
+
+function copyFor(user: string, library: string): string {
+  const copy = library.replace(/\.so$/, `-${user}.so`);
+  if (existsSync(copy)) return copy;
+  const aside = `${copy}.${process.pid}`;
+  copyFileSync(library, aside);
+  renameSync(aside, copy);
+  return copy;
+}
+
+function sourceHash(): string {
+  const hash = createHash("sha256");
+  const names = ["", "stand_in/"].flatMap((folder) =>
+    readdirSync(join(SOURCES, folder)).sort().map((name) => folder + name)
+  );
+  for (const name of names.filter((name) => /\.(cu|h|cpp|sh)$/.test(name))) {
+    hash.update(`${name}\0`).update(readFileSync(join(SOURCES, name)));
+  }
+  return hash.digest("hex").slice(0, 16);
+}
+
+function control(library: string): StandIn {
+  const functions = openLibrary(library, {
+    halftone_stand_in_set: { parameters: ["i32", "u64"], result: "void" },
+    halftone_stand_in_count: { parameters: ["i32"], result: "u64" },
+  });
+  const set: StandIn["set"] = (settings) => {
+    for (const [name, value] of Object.entries(settings)) {
+      functions.halftone_stand_in_set(SETTINGS[name as keyof typeof SETTINGS], value);
+    }
+  };
+  return {
+    library,
+    set,
+    reset: () => set(DEFAULTS),
+    count: (what) => functions.halftone_stand_in_count(COUNTS[what]),
+  };
+}
