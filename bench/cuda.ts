@@ -17,16 +17,12 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { createCudaBackend } from "../src/backends/cuda/mod.ts";
 import { HalftoneError } from "../src/errors.ts";
+import { FluxTransformer2DModel } from "../src/models/flux_transformer.ts";
+import { openComponent } from "../src/pipelines/component.ts";
+import { parseQuantizeFlag } from "../src/quantization/formats.ts";
 import { median, thisMachine } from "./machine.ts";
-import { writeRandomTransformer } from "./random_transformer.ts";
-import {
-  firstModulation,
-  fluxConfig,
-  noise,
-  openStages,
-  stepSizes,
-  TEXT_TOKENS,
-} from "./transformer_step.ts";
+import { OneStep } from "./one_step.ts";
+import { fluxConfig, writeRandomTransformer } from "./random_transformer.ts";
 
 const { values } = parseArgs({
   options: {
@@ -45,12 +41,7 @@ const { values } = parseArgs({
     name: { type: "string" },
   },
 });
-const config = fluxConfig({
-  double: Number(values.double),
-  single: Number(values.single),
-  heads: Number(values.heads),
-});
-const sizes = stepSizes(Number(values.size));
+const config = fluxConfig(Number(values.double), Number(values.single), Number(values.heads));
 const residentMib = values["resident-mib"];
 const options = {
   driverLibrary: values.driver,
@@ -65,34 +56,38 @@ async function timed<Result>(action: () => Promise<Result>): Promise<[Result, nu
 
 /** One format, "bfloat16" being the weights as they are. */
 async function measure(folder: string, format: string) {
-  const backend = await createCudaBackend(options);
-  const stages = await openStages(folder, backend, format === "bfloat16" ? undefined : format);
-  const { component, denoise } = stages;
+  const component = await openComponent(
+    folder,
+    "transformer",
+    (json) => new FluxTransformer2DModel(json),
+    format === "bfloat16" ? {} : { quantizationConfig: parseQuantizeFlag(format).config },
+  );
+  const step = new OneStep(await createCudaBackend(options), component, Number(values.size));
   try {
-    const row = await firstModulation(stages, config);
-    const [, load] = await timed(() => denoise.load(sizes));
+    const modulation = await step.modulation();
+    const [, load] = await timed(() => step.load());
     const prepared = performance.now();
-    return await denoise.run(sizes, {}, async (program) => {
+    return await step.step(modulation, async (program) => {
       const prepare = (performance.now() - prepared) / 1000;
-      program.write("modulation", row);
-      program.write("latents", noise([sizes.height * sizes.width, config.in_channels]));
-      program.write("text", noise([TEXT_TOKENS, config.joint_attention_dim]));
-      const steps: number[] = [];
-      for (let step = 0; step <= Number(values.steps); step++) {
-        steps.push((await timed(() => program.run()))[1]);
+      const seconds: number[] = [];
+      for (let run = 0; run <= Number(values.steps); run++) {
+        seconds.push((await timed(() => program.run()))[1]);
       }
       const { weightBytes, arenaBytes } = program.plan;
-      const planned = weightBytes + arenaBytes + backend.scratchBytes(program.plan);
       return {
         format,
         isFinite: program.read("velocity").toFloat32().every(Number.isFinite),
-        seconds: { load, prepare, firstStep: steps[0]!, step: median(steps.slice(1)) },
-        bytes: { weights: weightBytes, arena: arenaBytes, planned, peak: backend.memory().peak },
+        seconds: { load, prepare, firstStep: seconds[0]!, step: median(seconds.slice(1)) },
+        bytes: {
+          weights: weightBytes,
+          arena: arenaBytes,
+          plannedPeak: step.plannedPeak(),
+          peak: step.backend.memory().peak,
+        },
       };
     });
   } finally {
-    await backend.close();
-    await component.close();
+    await step.close();
   }
 }
 

@@ -29,7 +29,8 @@ export class OneStep {
   readonly #modulation: Stage<{ steps: number }>;
   readonly #denoise: Stage<ReturnType<typeof sizesOf>>;
 
-  private constructor(
+  /** Takes over both; `close` ends them. */
+  constructor(
     backend: Backend,
     component: Component<FluxTransformer2DModel>,
     pixels: number,

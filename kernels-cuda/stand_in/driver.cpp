@@ -47,12 +47,12 @@ enum Result {
 
 // What a test may set; halftone_stand_in_set's first argument.
 enum Setting { DRIVER_VERSION, DEVICE_COUNT, FAIL_ALLOCATION, FAIL_LAUNCH, MEMORY_BYTES, CAPABILITY,
-               FAIL_EXECUTION, SETTINGS };
+               FAIL_EXECUTION, MISCALCULATE, SETTINGS };
 // What a test may ask for.
 enum Count { LIVE_ALLOCATIONS, LIVE_BYTES, LIVE_OBJECTS, LAUNCHES, COUNTS };
 
 // For the failing ones: which call from now fails, 0 for none.
-std::atomic<int64_t> settings[SETTINGS] = {12080, 1, 0, 0, int64_t(8) << 30, 90, 0};
+std::atomic<int64_t> settings[SETTINGS] = {12080, 1, 0, 0, int64_t(8) << 30, 90, 0, 0};
 std::atomic<int64_t> counts[COUNTS];
 std::atomic<bool> initialized{false};
 thread_local bool has_context = false;
@@ -219,7 +219,8 @@ int run_kernel(const Registration* kernel, Index3 grid, unsigned threads,
                const std::vector<char>& parameters) {
   counts[LAUNCHES]++;
   if (fails(FAIL_EXECUTION)) return ILLEGAL_ADDRESS;
-  stand_in::run_grid(*kernel, grid, threads, parameters.data());
+  // A device that does nothing, for the backend's own test of it.
+  if (!settings[MISCALCULATE]) stand_in::run_grid(*kernel, grid, threads, parameters.data());
   return SUCCESS;
 }
 

@@ -27,6 +27,7 @@ const SETTINGS = {
   memoryBytes: 4,
   capability: 5,
   failExecution: 6,
+  miscalculate: 7,
 } as const;
 const COUNTS = { allocations: 0, bytes: 1, objects: 2, launches: 3 } as const;
 
@@ -39,6 +40,7 @@ const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   memoryBytes: 8 * 2 ** 30,
   capability: 90,
   failExecution: 0,
+  miscalculate: 0,
 };
 
 /** A built stand-in. */

@@ -22,6 +22,7 @@ import { CudaDevice } from "./device.ts";
 import { Driver, versionText } from "./driver.ts";
 import { Kernels } from "./kernels.ts";
 import { CudaProgram, type ProgramHost, programScratch } from "./program.ts";
+import { selfTest } from "./self_test.ts";
 import { CudaWeightSet, unitBytes } from "./weight_set.ts";
 
 /** Left to the driver, the context and the kernels themselves. */
@@ -53,10 +54,14 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
     });
   }
   const device = CudaDevice.open(Driver.open(options.driverLibrary), options.device ?? 0);
+  let backend: CudaBackend | undefined;
   try {
-    return new CudaBackend(device, await Kernels.load(device), residentWeightBytes);
+    backend = new CudaBackend(device, await Kernels.load(device), residentWeightBytes);
+    await selfTest(backend);
+    return backend;
   } catch (error) {
-    device.close();
+    if (backend) await backend.close();
+    else device.close();
     throw error;
   }
 }

@@ -75,6 +75,8 @@ export class CudaProgram implements Program {
       this.#fault = scratch;
       this.#prepare(set, slots, scratch + aligned(FAULT_BYTES));
       for (const { operand, value } of plan.constants) this.#store(operand, value);
+      // Memory of the pool is there for other streams only once the stream that asked for it got so far.
+      host.device.synchronize(`prepare ${plan.name}`);
     } catch (error) {
       this.#free();
       throw error;
