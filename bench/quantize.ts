@@ -3,7 +3,7 @@
  * ggml's C) doing the same on as many: same matrix, same run, taking turns.
  *
  *     deno run -A bench/quantize.ts --python PYTHON --ggml FOLDER [--rows 3072] [--columns 12288]
- *         [--threads 2] [--rounds 5] [--only TEXT] [--name quantize]
+ *         [--threads 2] [--rounds 5] [--only PATTERN] [--name quantize]
  *
  * FOLDER holds ggml's include/ and src/; without it GGUF has no peer. Prints a table; with --name the
  * numbers also go to bench/results/NAME.json. Seconds are medians; `cpu` counts the processor time of
@@ -17,9 +17,12 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { createQuantizer } from "../src/quantization/auto.ts";
-import { quantizeFormats } from "../src/quantization/formats.ts";
+import { type QuantizeFormat, quantizeFormats } from "../src/quantization/formats.ts";
+import { quantizeTensor } from "../src/quantization/gguf.ts";
 import { GGUF_MIXES } from "../src/quantization/gguf_mixes.ts";
+import { isGgufQuantType } from "../src/quantization/gguf_quantizers.ts";
 import { createPause } from "../src/quantization/pause.ts";
+import { HostTensor } from "../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../src/tensor/random.ts";
 import { median, thisMachine } from "./machine.ts";
 
@@ -47,9 +50,16 @@ const { values } = parseArgs({
 });
 const threads = Number(values.threads);
 const shape = [Number(values.rows), Number(values.columns)];
-const matrix = new TorchGenerator(0).randn(shape).cast("bfloat16");
+const matrix = randomMatrix(0, shape);
 /** Just large enough for workers; brings them back, as the weight before does in a model. */
-const small = new TorchGenerator(1).randn([256, 8192]).cast("bfloat16");
+const small = randomMatrix(1, [256, 8192]);
+
+/** In shared memory, as a loader reads weights that are to be quantized. */
+function randomMatrix(seed: number, shape: readonly number[]): HostTensor {
+  const matrix = HostTensor.zeros("bfloat16", shape, { shared: true });
+  matrix.bytes.set(new TorchGenerator(seed).randn(shape).cast("bfloat16").bytes);
+  return matrix;
+}
 
 function pathOf(relative: string): string {
   return fileURLToPath(new URL(relative, import.meta.url));
@@ -83,11 +93,21 @@ function processorSeconds(): number {
   return (user + system) / 1e6;
 }
 
-async function measureOurs(format: ReturnType<typeof quantizeFormats>[number]): Promise<Seconds> {
-  const quantizer = createQuantizer(format.config(), { library: "diffusers", keepInFloat32: [] });
-  await quantizer.quantize("weight", small, createPause(threads));
+/** What makes a format of a matrix: the one weight layout, or a file's blocks, as ggml makes them. */
+function quantizing({ fullName, config }: QuantizeFormat): (dense: HostTensor) => Promise<unknown> {
+  const [method, name = ""] = fullName.split(":");
+  if (method === "gguf" && isGgufQuantType(name)) {
+    return (dense) => quantizeTensor(name, "weight", dense, createPause(threads));
+  }
+  const quantizer = createQuantizer(config(), { library: "diffusers", keepInFloat32: [] });
+  return (dense) => quantizer.quantize("weight", dense, createPause(threads));
+}
+
+async function measureOurs(format: QuantizeFormat): Promise<Seconds> {
+  const quantize = quantizing(format);
+  await quantize(small);
   const [clock, processor] = [performance.now(), processorSeconds()];
-  await quantizer.quantize("weight", matrix, createPause(threads));
+  await quantize(matrix);
   return { wall: (performance.now() - clock) / 1000, cpu: processorSeconds() - processor };
 }
 
@@ -100,7 +120,7 @@ function middle(runs: readonly Partial<Seconds>[]) {
 }
 
 const formats = quantizeFormats().filter(({ fullName }) => {
-  return fullName.includes(values.only) && !isMix(fullName);
+  return new RegExp(values.only).test(fullName) && !isMix(fullName);
 });
 const peer = startPeer();
 const results = [];

@@ -64,7 +64,12 @@ def torchao_config(name):
         return ao.IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{name[4]}"), granularity=ao.PerGroup(64),
                                        mapping_type=MappingType.ASYMMETRIC)
     configs = {"int8wo": ao.Int8WeightOnlyConfig, "float8wo_e4m3": ao.Float8WeightOnlyConfig,
-               "float8wo_e5m2": lambda: ao.Float8WeightOnlyConfig(weight_dtype=torch.float8_e5m2)}
+               "float8wo_e5m2": lambda: ao.Float8WeightOnlyConfig(weight_dtype=torch.float8_e5m2),
+               "int8dq": ao.Int8DynamicActivationInt8WeightConfig,
+               "int4dq": lambda: ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4,
+                                                                          weight_granularity=ao.PerGroup(32)),
+               "float8dq": ao.Float8DynamicActivationFloat8WeightConfig,
+               "float8dq_e4m3_row": lambda: ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())}
     return configs[name]() if name in configs else None
 
 
@@ -79,9 +84,12 @@ def torchao_job(name):
         return floatx
     if name == "int4wo":
         return int4_rows
+    if name == "int4wo_hqq":
+        return hqq
     config = torchao_config(name)
     from torchao.quantization import quantize_
-    return config and (lambda: quantize_(torch.nn.Sequential(linear()), config))
+    job = config and (lambda: quantize_(torch.nn.Sequential(linear()), config))
+    return on_any_device(job) if name.startswith("float8dq") else job
 
 
 def int4_rows(group_size=128):
@@ -91,6 +99,26 @@ def int4_rows(group_size=128):
     scales = (largest - least).clamp(min=1e-6) / 15
     codes = (values.sub(least).div(scales).round().clamp_(0, 15) - 8).to(dtype=torch.int8).reshape(WEIGHT.shape)
     return (codes[:, ::2] & 0xF) | (codes[:, 1::2] << 4), least + scales * 8
+
+
+def on_any_device(job):
+    """Weights are quantized alike everywhere, but for float8 activations torchao asks for a GPU that multiplies it."""
+    def asked():
+        known = torch.cuda.is_available, torch.cuda.get_device_capability
+        torch.cuda.is_available, torch.cuda.get_device_capability = lambda: True, lambda *_: (9, 0)
+        try:
+            job()
+        finally:
+            torch.cuda.is_available, torch.cuda.get_device_capability = known
+
+    return asked
+
+
+def hqq():
+    """What chooses the zeros of Int4WeightOnlyConfig with HQQ; packing into tiles needs a GPU."""
+    from torchao.quantization.quant_primitives import _choose_qparams_and_quantize_affine_hqq
+    _choose_qparams_and_quantize_affine_hqq(WEIGHT, nbits=4, group_size=128, axis=1, compute_dtype=torch.bfloat16,
+                                            device="cpu", raw_output=False)
 
 
 def quanto_job(name):

@@ -19,7 +19,7 @@ import {
   type FourBitType,
 } from "./bitsandbytes_tables.ts";
 import type { EncodeRule } from "./encode_rule.ts";
-import { encodeGroups, groupRanges, magnitudes } from "./groups.ts";
+import { encodeGroups, groupRanges, magnitudes, mapGroups } from "./groups.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, QuantizedTensor, ScaleData } from "./quantized_tensor.ts";
 
@@ -90,8 +90,8 @@ function blockRule(
   operation: EncodeRule["operation"],
   absmax: Float32Array,
 ): EncodeRule {
-  const divisors = absmax.map((size) => Math.max(size, SMALLEST_ABSMAX));
-  const factor = operation === "divide" ? divisors : divisors.map((size) => 1 / size);
+  const divisors = mapGroups(absmax, (size) => Math.max(size, SMALLEST_ABSMAX));
+  const factor = operation === "divide" ? divisors : mapGroups(divisors, (size) => 1 / size);
   const code = { kind: "levels", ...fourBitGrid(quantType) } as const;
   return { rounding: "float32", operation, factor, code };
 }

@@ -79,13 +79,19 @@ class RangeMerger {
   }
 }
 
+/** What a function makes of each group's number; several times faster than `map` of typed arrays. */
+export function mapGroups(
+  values: Float32Array,
+  make: (value: number, group: number) => number,
+): Float32Array {
+  const made = new Float32Array(values.length);
+  for (let group = 0; group < made.length; group++) made[group] = make(values[group], group);
+  return made;
+}
+
 /** The largest magnitude of every group. */
 export function magnitudes({ min, max }: GroupRanges): Float32Array {
-  const sizes = new Float32Array(max.length);
-  for (let group = 0; group < sizes.length; group++) {
-    sizes[group] = Math.max(Math.abs(max[group]), Math.abs(min[group]));
-  }
-  return sizes;
+  return mapGroups(max, (high, group) => Math.max(Math.abs(high), Math.abs(min[group])));
 }
 
 /** Which part of a matrix is coded, and how. */

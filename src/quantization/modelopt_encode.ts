@@ -22,7 +22,7 @@ import {
   integerCodes,
 } from "./encode_rule.ts";
 import { FLOATX_FORMATS } from "./floatx.ts";
-import { encodeGroups, groupRanges, magnitudes } from "./groups.ts";
+import { encodeGroups, groupRanges, magnitudes, mapGroups } from "./groups.ts";
 import type { ModelOptType } from "./modelopt_config.ts";
 import type { Pause } from "./pause.ts";
 import { floatTypeOf, type Rounder, rounderOf, roundToEven } from "./rounding.ts";
@@ -104,7 +104,7 @@ function byteEncoder(
   isBlock: boolean,
 ): Encoder {
   const round = rounderOf(dense.dtype);
-  const scale = amax.map((size) => round(size / (type === "FP8" ? 448 : 127)));
+  const scale = mapGroups(amax, (size) => round(size / (type === "FP8" ? 448 : 127)));
   const shape = scaleShape(dense.shape, amax.length);
   const buffers = new Map([
     ["_amax", isBlock ? tensor(amax, [amax.length, 1]) : tensor(amax, shape).cast(dense.dtype)],
@@ -130,7 +130,7 @@ function scaleShape([rows]: Shape, groups: number): Shape {
 
 function int4Encoder(dense: HostTensor, amax: Float32Array): Encoder {
   const round = rounderOf(dense.dtype);
-  const inverse = amax.map((size) => round(7 * round(1 / size)));
+  const inverse = mapGroups(amax, (size) => round(7 * round(1 / size)));
   const buffers = new Map([
     ["_amax", tensor(amax, [amax.length, 1])],
     ["_scale", tensor(inverse, [amax.length, 1]).cast(dense.dtype)],
@@ -189,7 +189,7 @@ function doubleScales(
   const padded = new Float32Array(blocks * scaleBlock);
   padded.set(amax);
   const zero = round(torchMean(padded));
-  const centred = padded.map((scale) => round(scale - zero));
+  const centred = mapGroups(padded, (scale) => round(scale - zero));
   const factors = new Float32Array(blocks);
   const codes = new Int8Array(padded.length);
   for (let block = 0; block < blocks; block++) {
@@ -221,10 +221,11 @@ export function nf4Scales(buffers: ReadonlyMap<string, HostTensor>, groups: numb
 }
 
 function nvfp4Encoder(dense: HostTensor, amax: Float32Array): Encoder {
-  const largest = amax.reduce((a, b) => Math.max(a, b), 0);
+  let largest = 0;
+  for (let group = 0; group < amax.length; group++) largest = Math.max(largest, amax[group]);
   const outer = fround(largest / (6 * 448));
-  const inner = fromFloat32("float8_e4m3fn", amax.map((size) => blockScale(size, outer)));
-  const scale = toFloat32("float8_e4m3fn", inner).map((value) => value * outer);
+  const inner = fromFloat32("float8_e4m3fn", mapGroups(amax, (size) => blockScale(size, outer)));
+  const scale = mapGroups(toFloat32("float8_e4m3fn", inner), (value) => value * outer);
   const [rows] = dense.shape;
   const buffers = new Map([
     ["_amax", tensor(amax, [amax.length, 1])],

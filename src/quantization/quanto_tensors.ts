@@ -22,7 +22,7 @@ import { SMALL_FLOATS } from "../tensor/small_float.ts";
 import { packCodes, unpackCodes } from "./codes.ts";
 import { type CodeRule, type EncodeRule, float8Codes, integerCodes } from "./encode_rule.ts";
 import { checkFinite } from "./float_slices.ts";
-import { encodeGroups, type GroupRanges, groupRanges, magnitudes } from "./groups.ts";
+import { encodeGroups, type GroupRanges, groupRanges, magnitudes, mapGroups } from "./groups.ts";
 import type { Pause } from "./pause.ts";
 import { pythonJson } from "./python_json.ts";
 import type { QuantizedLayout, ScaleLayout } from "./quantized_tensor.ts";
@@ -82,7 +82,7 @@ export async function quantizeQuanto(
     rounding: floatTypeOf(dtype),
     operation: "divide",
     factor: scale,
-    shift: layout.offset ? offset.map((low) => -low) : undefined,
+    shift: layout.offset ? mapGroups(offset, (low) => -low) : undefined,
     code: CODES[kind],
   };
   const codes = await encodeGroups(name, dense, { groupSize, bits, rule }, pause);
@@ -106,11 +106,11 @@ export async function quantizeQuanto(
 function parameters(kind: QuantoDType, bits: number, ranges: GroupRanges, round: Rounder) {
   const { min, max } = ranges;
   if (kind === "int4" || kind === "int2") {
-    const scale = min.map((low, group) => round(round(max[group] - low) / (2 ** bits - 1)));
+    const scale = mapGroups(min, (low, group) => round(round(max[group] - low) / (2 ** bits - 1)));
     return { scale, offset: min };
   }
   const limit = kind === "int8" ? 127 : FLOAT8_MAX;
-  return { scale: magnitudes(ranges).map((size) => round(size / limit)), offset: min };
+  return { scale: mapGroups(magnitudes(ranges), (size) => round(size / limit)), offset: min };
 }
 
 /** 0 / 0 is NaN in Quanto's float8; here it is 0. */

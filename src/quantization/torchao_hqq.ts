@@ -71,6 +71,7 @@ async function refineZeros(
   const [, columns] = dense.shape;
   const padded = tilePaddedShape(dense.shape)[1];
   const shifted = new Float32Array(groupSize);
+  const least = threshold ** (1 / (1 - POWER)) * (1 - 2 ** -12); // surely shrunk to nothing below it
   for (const { start, values } of floatSlices(dense, groupSize)) {
     forEachGroup(start, values.length, groupSize, (group, begin) => {
       const [factor, offset] = [inverse[group], zero[group]];
@@ -81,7 +82,8 @@ async function refineZeros(
         const code = hqqCode(value, factor, offset);
         const rest = f32(value - f32(f32(code - offset) / factor));
         errors[place + index] = Math.abs(rest);
-        shifted[index] = code - f32(f32(value - shrink(rest, threshold)) * factor);
+        const kept = Math.abs(rest) < least ? 0 : shrink(rest, threshold);
+        shifted[index] = code - f32(f32(value - kept) * factor);
       }
       zero[group] = torchMean(shifted);
     });

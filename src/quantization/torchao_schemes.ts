@@ -19,7 +19,7 @@ import type { Shape } from "../tensor/shape.ts";
 import { SMALL_FLOATS } from "../tensor/small_float.ts";
 import { type EncodeRule, float8Codes, floatxCodes, integerCodes } from "./encode_rule.ts";
 import { FLOATX_FORMATS, type FloatxFormat, floatxTable } from "./floatx.ts";
-import { encodeGroups, type GroupRanges, groupRanges, magnitudes } from "./groups.ts";
+import { encodeGroups, type GroupRanges, groupRanges, magnitudes, mapGroups } from "./groups.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, ScaleDType, ScaleLayout } from "./quantized_tensor.ts";
 import type { EncodedWeight } from "./quantizer.ts";
@@ -213,13 +213,14 @@ function codec(scheme: Scheme, ranges: GroupRanges, dtype: DType): Codec {
 /** Codes from -`limit` to `limit` - 1. */
 function int8Codec(limit: number, ranges: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
-  const scale = magnitudes(ranges).map((size) =>
-    Math.max(round(size / (limit - 0.5)), INT8_EPSILON)
+  const scale = mapGroups(
+    magnitudes(ranges),
+    (size) => Math.max(round(size / (limit - 0.5)), INT8_EPSILON),
   );
   const rule: EncodeRule = {
     rounding: "float32",
     operation: "multiply",
-    factor: scale.map((size) => 1 / size),
+    factor: mapGroups(scale, (size) => 1 / size),
     code: integerCodes(-limit, limit - 1, { origin: -128 }),
   };
   return { scale, zeroPoint: new Float32Array(scale.length), rule };
@@ -235,14 +236,14 @@ function intxCodec(
   const low = -(2 ** (bits - 1)), high = 2 ** (bits - 1) - 1;
   const scale = intxScales(mapping, ranges, low, high, dtype);
   const zeroPoint = mapping === "ASYMMETRIC"
-    ? ranges.min.map((min, group) => {
+    ? mapGroups(ranges.min, (min, group) => {
       return clamp(low - roundToEven(round(Math.min(min, 0) / scale[group])), low, high);
     })
     : new Float32Array(scale.length);
   const rule: EncodeRule = {
     rounding: floatTypeOf(dtype),
     operation: "multiply",
-    factor: scale.map((size) => round(1 / size)),
+    factor: mapGroups(scale, (size) => round(1 / size)),
     code: integerCodes(low, high, { zero: zeroPoint }),
   };
   return { scale, zeroPoint, offset: offsetsOf(zeroPoint, scale), rule };
@@ -257,7 +258,7 @@ function intxScales(
   least = smallestNormal(dtype),
 ): Float32Array {
   const round = rounderOf(dtype);
-  return min.map((minimum, group) => {
+  return mapGroups(min, (minimum, group) => {
     const negative = Math.min(minimum, 0), positive = Math.max(max[group], 0);
     let scale = round(Math.max(-negative, positive) / ((high - low) / 2));
     if (mapping === "ASYMMETRIC") scale = round(round(positive - negative) / (high - low));
@@ -270,34 +271,40 @@ function intxScales(
 
 /** What an integer zero point adds to q * scale. */
 export function offsetsOf(zeroPoint: Float32Array, scale: Float32Array): Float32Array {
-  return zeroPoint.map((zero, group) => zero === 0 ? 0 : -zero * scale[group]);
+  return mapGroups(zeroPoint, (zero, group) => zero === 0 ? 0 : -zero * scale[group]);
 }
 
 function int4Codec({ min, max }: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
-  const exact = min.map((low, group) => Math.max(fround(max[group] - low), fround(1e-6)) / 15);
-  const zero = min.map((low, group) => low + fround(exact[group] * 8));
+  const exact = mapGroups(
+    min,
+    (low, group) => Math.max(fround(max[group] - low), fround(1e-6)) / 15,
+  );
+  const zero = mapGroups(min, (low, group) => low + fround(exact[group] * 8));
   const rule: EncodeRule = {
     rounding: "float32",
     operation: "divide",
     factor: exact,
-    shift: min.map((low) => -low),
+    shift: mapGroups(min, (low) => -low),
     code: integerCodes(0, 15),
   };
-  return { scale: exact.map(round), offset: zero.map(round), rule };
+  return { scale: mapGroups(exact, round), offset: mapGroups(zero, round), rule };
 }
 
 /** Everything in the weight's type, bfloat16; the range need not hold 0. */
 function tinygemmCodec({ min, max }: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
   const least = smallestNormal(dtype);
-  const scale = min.map((low, group) => Math.max(round(round(max[group] - low) / 15), least));
-  const offset = min.map((low, group) => round(low + scale[group] * 8));
+  const scale = mapGroups(
+    min,
+    (low, group) => Math.max(round(round(max[group] - low) / 15), least),
+  );
+  const offset = mapGroups(min, (low, group) => round(low + scale[group] * 8));
   const rule: EncodeRule = {
     rounding: floatTypeOf(dtype),
     operation: "divide",
     factor: scale,
-    shift: offset.map((middle, group) => -round(middle - scale[group] * 8)),
+    shift: mapGroups(offset, (middle, group) => -round(middle - scale[group] * 8)),
     code: integerCodes(0, 15),
   };
   return { scale, offset, padding: [least, least * 8], rule };
@@ -316,8 +323,8 @@ async function hqqCodec(
 ): Promise<Codec> {
   const { inverse, zero } = await chooseHqqParameters(dense, groupSize, ranges, pause);
   const round = rounderOf(dense.dtype);
-  const scale = inverse.map((size) => 1 / size);
-  const offset = zero.map((steps, group) => round(fround(8 - steps) * scale[group]));
+  const scale = mapGroups(inverse, (size) => 1 / size);
+  const offset = mapGroups(zero, (steps, group) => round(fround(8 - steps) * scale[group]));
   const least = fround(1 / MOST_INVERSE);
   const rule: EncodeRule = {
     rounding: "float32",
@@ -325,20 +332,25 @@ async function hqqCodec(
     factor: inverse,
     code: integerCodes(0, 15, { bias: zero }),
   };
-  return { scale: scale.map(round), offset, padding: [round(least), round(8 * least)], rule };
+  return {
+    scale: mapGroups(scale, round),
+    offset,
+    padding: [round(least), round(8 * least)],
+    rule,
+  };
 }
 
 /** Asymmetric with an integer zero point, codes 0 to 15. */
 function plainInt32Codec(ranges: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
   const scale = intxScales("ASYMMETRIC", ranges, 0, 15, dtype, round(1e-6));
-  const zeroPoint = ranges.min.map((min, group) => {
+  const zeroPoint = mapGroups(ranges.min, (min, group) => {
     return clamp(-roundToEven(round(Math.min(min, 0) / scale[group])), 0, 15);
   });
   const rule: EncodeRule = {
     rounding: floatTypeOf(dtype),
     operation: "multiply",
-    factor: scale.map((size) => round(1 / size)),
+    factor: mapGroups(scale, (size) => round(1 / size)),
     // An inverse beyond float16 times 0 is NaN, which PyTorch casts to 0.
     code: integerCodes(0, 15, { zero: zeroPoint, nanIsZero: false }),
   };
@@ -352,15 +364,16 @@ const INT4_CODECS: Readonly<
 function float8Codec(float8: Float8DType, ranges: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
   const limit = FLOAT8_MAX[float8];
-  const scale = magnitudes(ranges).map((size) => round(size / limit));
+  const scale = mapGroups(magnitudes(ranges), (size) => round(size / limit));
   const code = float8Codes(SMALL_FLOATS[float8], limit);
   return { scale, rule: { rounding: "float32", operation: "divide", factor: scale, code } };
 }
 
 function floatxCodec(format: FloatxFormat, ranges: GroupRanges, dtype: DType): Codec {
   const round = rounderOf(dtype);
-  const scale = magnitudes(ranges).map((size) =>
-    round(fround(Math.max(size, fround(1e-12)) / format.max))
+  const scale = mapGroups(
+    magnitudes(ranges),
+    (size) => round(fround(Math.max(size, fround(1e-12)) / format.max)),
   );
   const code = floatxCodes(format);
   return { scale, rule: { rounding: "float32", operation: "divide", factor: scale, code } };
@@ -425,7 +438,7 @@ function scalesAs(layout: ScaleLayout, values: Float32Array): HostTensor {
 /** The zero points as torchao stores them, int8 [rows, groups of a row] ([1, 1] for a whole tensor). */
 function zeroPointTensor(values: Float32Array, rows: number): ReadonlyMap<string, HostTensor> {
   const shape = values.length % rows === 0 ? [rows, values.length / rows] : [1, 1];
-  const bytes = new Uint8Array(Int8Array.from(values).buffer);
+  const bytes = new Uint8Array(new Int8Array(values).buffer);
   return new Map([[ZERO_POINT, new HostTensor("int8", shape, bytes)]]);
 }
 
