@@ -209,7 +209,7 @@ function granularityOf(tensor: string, value: unknown): ActivationGranularity {
 
 function boundOf(tensor: string, value: unknown): number | null {
   const bound = value ?? null;
-  if (bound === null || (typeof bound === "number" && bound >= 0)) return bound;
+  if (bound === null || (typeof bound === "number" && bound >= 0 && bound < 2 ** 127)) return bound;
   throw unsupported(tensor, "hp_value_lb", value, "a number of at least 0, or null");
 }
 

@@ -295,6 +295,11 @@ test("metadata of another rounding is refused by name", async () => {
       '"PerBlock", "_data": {"block_size": [1, 128]}',
       /granularity/,
     ],
+    [
+      '"QuantizeTensorToInt8Kwargs", "_data": {',
+      '"QuantizeTensorToFloat8Kwargs", "_data": {"hp_value_lb": 1e300, "float8_dtype": "float8_e5m2", ',
+      /hp_value_lb/,
+    ],
     ['"_data": "SYMMETRIC"', '"_data": "SYMMETRIC_NO_CLIPPING_ERR"', /mapping_type/],
   ];
   for (const [from, to, pattern] of changes) {
