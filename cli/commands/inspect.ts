@@ -86,7 +86,7 @@ async function rowsOf(checkpoint: Checkpoint, quantizer: Quantizer | null): Prom
     if (!quantizer?.isStored(name, checkpoint)) continue;
     const info = await quantizer.describeStored(name, checkpoint);
     row.shape = info.shape;
-    row.format = formatName(info);
+    row.format = formatName(info, quantizer.config);
   }
   for (const { name, bytes } of checkpoint.entries.values()) {
     if (quantizer?.isCompanion(name, checkpoint)) ownerOf(name, rows).bytes += bytes;

@@ -58,9 +58,9 @@ test("a contact sheet has every picture and its text", () => {
 });
 
 test("a large picture is made smaller by averaging", () => {
-  const pixels = Uint8Array.from({ length: 3 * 512 * 2 }, (_, index) => index % 6 < 3 ? 100 : 200);
-  const sheet = contactSheet([{ image: new PipelineImage(512, 2, pixels), lines: [] }]);
-  assert.deepEqual([sheet.width, sheet.height], [8 + 264, 8 + 1 + 4 + 8]);
+  const pixels = Uint8Array.from({ length: 3 * 512 * 4 }, (_, index) => index % 6 < 3 ? 100 : 200);
+  const sheet = contactSheet([{ image: new PipelineImage(512, 4, pixels), lines: [] }]);
+  assert.deepEqual([sheet.width, sheet.height], [8 + 136, 8 + 1 + 4 + 8]);
   assert.equal(sheet.pixels[3 * (8 * sheet.width + 8)], 150);
 });
 
