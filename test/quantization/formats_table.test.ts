@@ -8,7 +8,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { BACKEND_NAMES, createBackend } from "../../src/backends/select.ts";
+import { type BackendOptions, createBackend } from "../../src/backends/select.ts";
 import { openCheckpoint, readConfig } from "../../src/io/checkpoint.ts";
 import { dequantizeCheckpoint, quantizeCheckpoint } from "../../src/io/quantize_checkpoint.ts";
 import { writeCheckpoint } from "../../src/io/write_checkpoint.ts";
@@ -29,9 +29,9 @@ import {
   resolveQuantizer,
 } from "../../src/quantization/weights.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { backendsHere } from "../backends/backends_here.ts";
 import { roundedActivations } from "../backends/conformance/rounded_activations.ts";
 import { type BudgetName, ERROR_BUDGETS } from "../backends/error_budgets.ts";
-import { openStandIn } from "../cuda/stand_in.ts";
 import { assertSameTensors, randomValues, tensorOf } from "./support.ts";
 
 const CONFIG = { _class_name: "FluxTransformer2DModel" };
@@ -46,11 +46,7 @@ const DENSE: NamedTensor[] = [
 ].map(({ name, tensor }) => ({ name, tensor: tensor.cast("bfloat16") }));
 const linearNames = (name: string): boolean => name === FIRST || name === SECOND;
 
-/** cuda runs over the stand-in driver, where it can be built. */
-const standIn = openStandIn("formats_table");
-const backends = BACKEND_NAMES.filter((name) => name !== "cuda" || typeof standIn !== "string");
-const driverLibrary = typeof standIn === "string" ? undefined : standIn.library;
-if (typeof standIn === "string") console.log(`formats: cuda is skipped: ${standIn}`);
+const backends = backendsHere("formats_table");
 
 const formats = new Map(quantizeFormats().map((format) => [format.fullName, format]));
 
@@ -114,16 +110,11 @@ function product(
 }
 
 async function runLinear(
-  backendName: typeof BACKEND_NAMES[number],
+  options: BackendOptions,
   weights: ComponentWeights,
   x: HostTensor,
 ): Promise<Float32Array> {
-  const backend = await createBackend({
-    backend: backendName,
-    threads: 1,
-    strict: true,
-    driverLibrary,
-  });
+  const backend = await createBackend({ ...options, threads: 1, strict: true });
   try {
     const graph = new Graph("test", weights.catalog);
     const [out, columns] = weights.catalog.lookup(SECOND)!.shape;
@@ -206,9 +197,13 @@ for (const row of formatTable()) {
           const x = randomValues(ROWS * MIDDLE, 4, 3);
           const mode = weights.catalog.lookup(SECOND)!.activations;
           const expected = product(x, tensor, mode);
-          for (const name of backends) {
-            const found = await runLinear(name, weights, HostTensor.fromFloat32(x, [ROWS, MIDDLE]));
-            assertWithin(found, expected, mode, name);
+          for (const options of backends) {
+            const found = await runLinear(
+              options,
+              weights,
+              HostTensor.fromFloat32(x, [ROWS, MIDDLE]),
+            );
+            assertWithin(found, expected, mode, options.backend);
           }
         });
       });

@@ -3,12 +3,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { QuantizedActivations } from "../../src/ops/activation_mode.ts";
-import { BACKEND_NAMES, createBackend } from "../../src/backends/select.ts";
+import { createBackend } from "../../src/backends/select.ts";
 import { linear } from "../../src/ops/builders.ts";
 import { Graph } from "../../src/ops/graph.ts";
 import { buildPlan } from "../../src/plan/build.ts";
 import { NVIDIAModelOptConfig } from "../../src/quantization/modelopt_config.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { backendsHere } from "../backends/backends_here.ts";
 import { roundedActivations } from "../backends/conformance/rounded_activations.ts";
 import { assertRoundTrip, quantizerInputs, quantizerOf, readerOf } from "./method_support.ts";
 import { assertFails, noPause, readGolden } from "./support.ts";
@@ -88,9 +89,9 @@ test("a calibrated layer has ModelOpt's keys, range and codes", async () => {
   }
 });
 
-for (const backendName of BACKEND_NAMES) {
-  test(`linear layers on ${backendName} give what ModelOpt's give`, async () => {
-    const backend = await createBackend({ backend: backendName, threads: 2, strict: true });
+for (const options of backendsHere("modelopt_activations")) {
+  test(`linear layers on ${options.backend} give what ModelOpt's give`, async () => {
+    const backend = await createBackend({ ...options, threads: 2, strict: true });
     try {
       for (const [name, golden] of Object.entries(goldens.layers)) {
         const quantizer = method(name);

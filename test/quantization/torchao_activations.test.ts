@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BACKEND_NAMES, createBackend } from "../../src/backends/select.ts";
+import { type BackendOptions, createBackend } from "../../src/backends/select.ts";
 import { openCheckpoint, readConfig } from "../../src/io/checkpoint.ts";
 import { quantizeCheckpoint } from "../../src/io/quantize_checkpoint.ts";
 import type { QuantizedActivations } from "../../src/ops/activation_mode.ts";
@@ -18,6 +18,7 @@ import {
 import type { TorchAoQuantType } from "../../src/quantization/torchao_types.ts";
 import { openWeights } from "../../src/quantization/weights.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { backendsHere } from "../backends/backends_here.ts";
 import { roundedActivations } from "../backends/conformance/rounded_activations.ts";
 import { inFolder } from "../io/support.ts";
 import {
@@ -127,14 +128,14 @@ test("activations are rounded to the bits of torchao", () => {
 });
 
 async function runLayer(
-  backendName: typeof BACKEND_NAMES[number],
+  options: BackendOptions,
   scheme: string,
 ): Promise<Float32Array> {
   const dense = inputs.get(goldens.outputs.layers[scheme].input)!;
   const quantizer = quantizerOf(configOf(scheme));
   const { tensor } = await quantizer.quantize("w", dense, noPause);
   const info = quantizer.describe(dense.shape, dense.dtype)!;
-  const backend = await createBackend({ backend: backendName, threads: 2, strict: true });
+  const backend = await createBackend({ ...options, threads: 2, strict: true });
   try {
     const graph = new Graph("test", { lookup: () => info });
     const w = graph.weight("w", dense.shape);
@@ -153,10 +154,10 @@ async function runLayer(
 /** The largest difference over the largest value: sums of 128 products in float32, in another order. */
 const TOLERANCE = 1e-6;
 
-for (const backend of BACKEND_NAMES) {
-  test(`linear layers on ${backend} give what torchao's own forward gives`, async () => {
+for (const options of backendsHere("torchao_activations")) {
+  test(`linear layers on ${options.backend} give what torchao's own forward gives`, async () => {
     for (const [scheme, { y }] of Object.entries(goldens.outputs.layers)) {
-      const found = await runLayer(backend, scheme);
+      const found = await runLayer(options, scheme);
       const expected = floats(y).map((value) => Number.isNaN(value) ? 0 : value);
       const largest = Math.max(...expected.map(Math.abs));
       expected.forEach((value, index) => {
