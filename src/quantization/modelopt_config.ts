@@ -169,7 +169,6 @@ function checkBlocks(config: NVIDIAModelOptConfig): void {
     if (channelQuantize === null || channelQuantize === 0) return;
     throw unsupported("channel_quantize", channelQuantize, "0 or none");
   }
-  if (quantType === "FP8") throw unsupported("block_quantize", blockQuantize, "none for FP8");
   const valid = Number.isInteger(blockQuantize) && blockQuantize > 0 && blockQuantize % 2 === 0;
   if (!valid) throw invalid("block_quantize", blockQuantize, "an even number");
   if (channelQuantize !== -1) {

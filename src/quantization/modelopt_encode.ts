@@ -106,8 +106,10 @@ function byteEncoder(
   const round = rounderOf(dense.dtype);
   const scale = mapGroups(amax, (size) => round(size / (type === "FP8" ? 448 : 127)));
   const shape = scaleShape(dense.shape, amax.length);
+  const blockAmax = tensor(amax, [amax.length, 1]); // float32 for integers only
+  const ownAmax = (isBlock ? blockAmax : tensor(amax, shape)).cast(dense.dtype);
   const buffers = new Map([
-    ["_amax", isBlock ? tensor(amax, [amax.length, 1]) : tensor(amax, shape).cast(dense.dtype)],
+    ["_amax", isBlock && type === "INT8" ? blockAmax : ownAmax],
     ["_scale", tensor(scale, shape).cast(dense.dtype)],
   ]);
   const code = type === "FP8" ? float8Codes(SMALL_FLOATS.float8_e4m3fn) : integerCodes(-128, 127);

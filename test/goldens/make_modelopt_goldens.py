@@ -14,6 +14,7 @@ from quantizer_inputs import HERE, typed_inputs
 
 SETTINGS = {
     "FP8": dict(num_bits=(4, 3)), "FP8.channel": dict(num_bits=(4, 3), axis=0),
+    "FP8.block": dict(num_bits=(4, 3), block_sizes={-1: 64}),
     "INT8": dict(num_bits=8), "INT8.channel": dict(num_bits=8, axis=0),
     "INT8.block": dict(num_bits=8, block_sizes={-1: 64}),
     "INT4": dict(num_bits=4, block_sizes={-1: 64}),
