@@ -36,10 +36,10 @@ KINDS = [*dict.fromkeys(name.split(".")[0] for name in typed_inputs()), "demo"]
 
 
 def cells():
-    """kind.dtype.N.weight -> matrix; no part of a name is one that a default skip list knows."""
-    named = {f"{name}.0.weight": value.contiguous() for name, value in typed_inputs().items()}
-    demo = [value for value in load_file(f"{DEMO}/{FILE}").values() if value.dim() == 2]
-    return named | {f"demo.{index}.weight": value for index, value in enumerate(demo)}
+    """Neutral names, because "normal" is one that layerwise casting skips: name -> (kind, matrix)."""
+    named = [(name.split(".")[0], value.contiguous()) for name, value in typed_inputs().items()]
+    demo = [("demo", value) for value in load_file(f"{DEMO}/{FILE}").values() if value.dim() == 2]
+    return {f"m{index}.weight": cell for index, cell in enumerate(named + demo)}
 
 
 class Halftone:
@@ -74,8 +74,8 @@ def has_nan(tensors):
 def compare_cells(inputs, found, make):
     """Per kind of input: equal tensors, all tensors, and those of weights in which the library has NaN."""
     equal, total, nan, wrong = Counter(), Counter(), Counter(), []
-    for name, weight in inputs.items():
-        kind, module = name.split(".")[0], name.removesuffix(".weight")
+    for name, (kind, weight) in inputs.items():
+        module = name.removesuffix(".weight")
         expected = make(weight)
         if expected is None:  # the library refuses such a weight, or leaves it alone
             continue
@@ -86,7 +86,7 @@ def compare_cells(inputs, found, make):
             total[kind] += 1
             equal[kind] += same(found.get(f"{module}.{suffix}"), value)
             if not same(found.get(f"{module}.{suffix}"), value):
-                wrong.append(f"{name} {suffix}")
+                wrong.append(f"{kind} {weight.dtype} {name} {suffix}")
     return equal, total, nan, wrong
 
 
@@ -145,7 +145,7 @@ def main():
     print("| --- " * (len(KINDS) + 5) + "|")
     with tempfile.TemporaryDirectory() as folder:
         source = f"{folder}/inputs.safetensors"
-        save_file(inputs, source)
+        save_file({name: weight for name, (_, weight) in inputs.items()}, source)
         results = [check(name, inputs, source, halftone, options) for name in names]
     print(f"{sum(results)} of {len(results)} formats without a difference")
     sys.exit(0 if all(results) else 1)

@@ -4,6 +4,8 @@ LIBRARIES[method](format, options) is a function from a matrix to the tensors th
 (suffix -> tensor, or None where it leaves the matrix alone), or a text that says why there is none.
 """
 
+import contextlib
+import io
 import json
 import os
 
@@ -96,7 +98,8 @@ def modelopt(name, _):
     def make(weight):
         if weight.shape[1] % settings.get("block_sizes", {}).get(-1, 1):
             return None  # it would pad the rows; halftone leaves such a weight dense
-        return dict(compressed(weight, settings).state_dict())
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells how many quantizers it inserted
+            return dict(compressed(weight, settings).state_dict())
 
     return make
 
@@ -111,8 +114,10 @@ def loaded_by_diffusers(folder, name):
     from make_bitsandbytes_goldens import allow_cpu
     allow_cpu()
     if name.startswith("layerwise"):
-        # Diffusers has no config for it; it would widen the weights while loading.
-        return FluxTransformer2DModel.from_pretrained(folder)
+        # Diffusers widens the weights while loading, as it has no config for them, and casts them again when told to.
+        model = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16)
+        model.enable_layerwise_casting(getattr(torch, name.split(":")[1]), torch.bfloat16)
+        return model
     with open(os.path.join(folder, "config.json")) as file:
         assert "quantization_config" in json.load(file)
     return FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16)
