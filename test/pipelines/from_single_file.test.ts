@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { transformerShapes, writeRandomTransformer } from "../../bench/random_transformer.ts";
 import {
@@ -18,19 +17,11 @@ import { fluxFromSingleFile, fluxToSingleFile } from "../../src/models/flux_sing
 import { fluxConfigOf, t5ConfigOf } from "../../src/models/single_file_config.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../../src/tensor/shape.ts";
-import { rejects } from "../io/support.ts";
-import { readGolden } from "./goldens.ts";
+import { inFolder, rejects } from "../io/support.ts";
+import { readGolden, SMALL_CALL } from "./goldens.ts";
 
 /** A model folder, for everything but the transformer. */
 const FOLDER = readGolden("dev").folder;
-const CALL = {
-  prompt: "a red star",
-  width: 16,
-  height: 8,
-  numInferenceSteps: 2,
-  maxSequenceLength: 8,
-  seed: 3,
-};
 /** FLUX.1's head width, and the folder's other widths. */
 const CONFIG = {
   ...JSON.parse(readFileSync(`${FOLDER}/transformer/config.json`, "utf8")),
@@ -41,19 +32,10 @@ const CONFIG = {
   num_single_layers: 1,
 };
 
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(`${tmpdir()}/halftone-from-single-`);
-  try {
-    await use(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
-
 async function latents(options: FluxPipelineOptions): Promise<HostTensor> {
   const opening = { backend: "wasm", threads: 1, onWarning: () => {}, ...options } as const;
   await using pipe = await FluxPipeline.fromPretrained(FOLDER, opening);
-  return (await pipe.generate(CALL)).latents;
+  return (await pipe.generate(SMALL_CALL)).latents;
 }
 
 /** A random transformer as one safetensors file under Black Forest Labs' names. */
@@ -286,13 +268,13 @@ test("a pipeline is saved with the models it was given", async () => {
       threads: 1,
       transformer,
     });
-    const expected = (await pipe.generate(CALL)).latents;
+    const expected = (await pipe.generate(SMALL_CALL)).latents;
     await pipe.savePretrained(`${folder}/saved`);
     await using again = await FluxPipeline.fromPretrained(`${folder}/saved`, {
       backend: "wasm",
       threads: 1,
     });
-    assert.deepEqual((await again.generate(CALL)).latents.bytes, expected.bytes);
+    assert.deepEqual((await again.generate(SMALL_CALL)).latents.bytes, expected.bytes);
     await rejects(() => transformer.savePretrained(`${folder}/x.gguf`), "unsupported", /gguf/i);
     await rejects(() => transformer.savePretrained(`${folder}/x.safetensors`), "unsupported");
     assert.ok(!existsSync(`${folder}/x.gguf`) && !existsSync(`${folder}/x.safetensors`));

@@ -15,6 +15,16 @@ export interface GoldenRun {
   readonly tensors: ReadonlyMap<string, HostTensor>;
 }
 
+/** A run of a golden model that takes a moment, for what is not compared with Diffusers. */
+export const SMALL_CALL = {
+  prompt: "a red star",
+  width: 16,
+  height: 8,
+  numInferenceSteps: 2,
+  maxSequenceLength: 8,
+  seed: 3,
+};
+
 const PIPELINES = new URL("../goldens/pipelines/", import.meta.url).pathname;
 
 /** Names of all golden runs. */

@@ -1,28 +1,19 @@
 /** The models of a pipeline: cast, made dense, saved; and how their bytes are told. */
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { dequantizeCheckpoint } from "../../src/io/quantize_checkpoint.ts";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
 import type { FluxPipelineOptions } from "../../src/pipelines/flux_options.ts";
 import { parseQuantizeFlags } from "../../src/quantization/formats.ts";
 import { loadTensors } from "../models/run_model.ts";
+import { inFolder } from "../io/support.ts";
 import { readGolden } from "./goldens.ts";
 
 const FOLDER = readGolden("heads_of_32").folder;
 const SIZES = { width: 16, height: 8, numInferenceSteps: 2, maxSequenceLength: 8 };
 const CALL = { prompt: "a red star", ...SIZES, seed: 3 };
-
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(`${tmpdir()}/halftone-model-`);
-  try {
-    await use(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
 
 function open(folder: string, options: FluxPipelineOptions = {}): Promise<FluxPipeline> {
   return FluxPipeline.fromPretrained(folder, { backend: "reference", ...options });

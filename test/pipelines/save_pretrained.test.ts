@@ -1,30 +1,13 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
 import type { FluxPipelineOptions } from "../../src/pipelines/flux_options.ts";
 import { parseQuantizeFlags } from "../../src/quantization/formats.ts";
-import { readGolden } from "./goldens.ts";
+import { inFolder } from "../io/support.ts";
+import { readGolden, SMALL_CALL } from "./goldens.ts";
 
 const FOLDER = readGolden("heads_of_32").folder;
-const CALL = {
-  prompt: "a red star",
-  width: 16,
-  height: 8,
-  numInferenceSteps: 2,
-  maxSequenceLength: 8,
-  seed: 3,
-};
-
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(`${tmpdir()}/halftone-save-`);
-  try {
-    await use(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
 
 const FORMS: Record<string, FluxPipelineOptions> = {
   "as stored": {},
@@ -49,7 +32,7 @@ for (const [form, options] of Object.entries(FORMS)) {
       await using saved = await FluxPipeline.fromPretrained(`${folder}/saved`, {
         backend: "reference",
       });
-      const [before, after] = [await pipe.generate(CALL), await saved.generate(CALL)];
+      const [before, after] = [await pipe.generate(SMALL_CALL), await saved.generate(SMALL_CALL)];
       assert.deepEqual(after.latents.bytes, before.latents.bytes);
       assert.equal(after.planHash, before.planHash);
       assert.deepEqual(readdirSync(`${folder}/saved`), readdirSync(FOLDER));

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { openCheckpoint } from "../../src/io/checkpoint.ts";
 import { quantizeToGguf } from "../../src/io/quantize_gguf.ts";
@@ -12,27 +11,10 @@ import type { FluxPipelineOptions } from "../../src/pipelines/flux_options.ts";
 import { parseQuantizeFlags } from "../../src/quantization/formats.ts";
 import type { GgufMix } from "../../src/quantization/gguf_mixes.ts";
 import type { HostTensor } from "../../src/tensor/host_tensor.ts";
-import { rejects } from "../io/support.ts";
-import { readGolden } from "./goldens.ts";
+import { inFolder, rejects } from "../io/support.ts";
+import { readGolden, SMALL_CALL } from "./goldens.ts";
 
 const FOLDER = readGolden("heads_of_32").folder;
-const CALL = {
-  prompt: "a red star",
-  width: 16,
-  height: 8,
-  numInferenceSteps: 2,
-  maxSequenceLength: 8,
-  seed: 3,
-};
-
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(`${tmpdir()}/halftone-single-`);
-  try {
-    await use(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
 
 /** Writes a component of the model as a GGUF file, under the names other tools use. */
 async function writeGgufOf(
@@ -50,7 +32,7 @@ async function writeGgufOf(
 
 async function picture(options: FluxPipelineOptions, model = FOLDER): Promise<HostTensor> {
   await using pipe = await FluxPipeline.fromPretrained(model, { backend: "reference", ...options });
-  return (await pipe.generate(CALL)).latents;
+  return (await pipe.generate(SMALL_CALL)).latents;
 }
 
 for (const quantType of ["Q8_0", "Q4_0", "Q5_1", "IQ4_NL"] as const) {
@@ -110,7 +92,7 @@ test("a pipeline of single files is saved and opened again", async () => {
       backend: "reference",
       transformer,
     });
-    const { latents } = await pipe.generate(CALL);
+    const { latents } = await pipe.generate(SMALL_CALL);
     await pipe.savePretrained(`${folder}/saved`);
     assert.ok(existsSync(`${folder}/saved/transformer/diffusion_pytorch_model.gguf`));
     assert.deepEqual((await picture({}, `${folder}/saved`)).bytes, latents.bytes);
@@ -124,7 +106,7 @@ test("a pipeline quantized to GGUF on the fly is saved and opened again", async 
       backend: "reference",
       quantizationConfig,
     });
-    const { latents } = await pipe.generate(CALL);
+    const { latents } = await pipe.generate(SMALL_CALL);
     await pipe.savePretrained(`${folder}/saved`);
     assert.deepEqual((await picture({}, `${folder}/saved`)).bytes, latents.bytes);
   });
