@@ -1,45 +1,19 @@
 /** A linear layer over int8 weights and activations rounded to int8 at every run, beside onnxruntime's. */
 
 import { onnxModel } from "../peers/onnx_model.ts";
-import { openOnnxRuntimeNode } from "../peers/onnxruntime_node.ts";
-import { openOnnxRuntimeWeb } from "../peers/onnxruntime_web.ts";
-import { linearWork, openLinear } from "../one_program.ts";
-import { compare } from "../suite/measure.ts";
 import type { Section } from "../suite/section.ts";
 import type { StoredWeight } from "../../src/backends/backend.ts";
-import { int8Activations, randomFloats, randomWeight, weightCase } from "../weight_cases.ts";
-
-const SHAPE = { m: 512, k: 3072, n: 3072 };
-const THREADS = 1;
+import { besideOnnxRuntime, SHAPE } from "./onnx_linear.ts";
 
 /** The section. */
 export const linearInt8: Section = {
   about: "dynamic int8 linear 512 x 3072 x 3072, one thread",
   perRuntime: true,
-  run: async ({ rounds }) => ({ comparisons: [await compared(rounds)] }),
+  run: async ({ rounds }) => {
+    const request = { name: "dynamic int8 linear", weight: "int8 row", model: dynamicInt8, rounds };
+    return { comparisons: [await besideOnnxRuntime(request)] };
+  },
 };
-
-async function compared(rounds: number) {
-  const { m, k, n } = SHAPE;
-  const form = weightCase("int8 row", k);
-  const x = randomFloats(m * k);
-  const stored = randomWeight([n, k], form.format);
-  const model = dynamicInt8(stored);
-  const ours = { ...form, activations: int8Activations() };
-  const options = { threads: THREADS, stored, x };
-  return await compare({
-    name: "dynamic int8 linear",
-    threads: THREADS,
-    work: linearWork(SHAPE),
-    rounds,
-    subjects: ["halftone"],
-    sameWork: true,
-  }, [
-    { name: "halftone", open: () => openLinear("halftone", SHAPE, ours, options) },
-    { name: "onnxruntime-web", open: () => openOnnxRuntimeWeb(model, x, [m, k], THREADS) },
-    { name: "onnxruntime-node", open: () => openOnnxRuntimeNode(model, x, [m, k], THREADS) },
-  ]);
-}
 
 /** DynamicQuantizeLinear and MatMulInteger, which onnxruntime fuses, with a scale per column. */
 function dynamicInt8(stored: StoredWeight): Uint8Array {
