@@ -55,7 +55,7 @@ export {
 export type { GgufMix } from "./src/quantization/gguf_mixes.ts";
 export type { GgufQuantType } from "./src/quantization/gguf_quantizers.ts";
 export type { GgufBlockType } from "./src/quantization/gguf_types.ts";
-export type { InputAmax } from "./src/pipelines/input_ranges.ts";
+export type { CalibrationOptions, InputAmax } from "./src/pipelines/input_calibration.ts";
 export type { ModelOptActivationType } from "./src/quantization/modelopt_activations.ts";
 export {
   type ModelOptType,

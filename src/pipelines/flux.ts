@@ -46,7 +46,7 @@ import {
   SMALLEST_SIZES,
   watchStages,
 } from "./flux_stages.ts";
-import type { InputAmax } from "./input_ranges.ts";
+import { type CalibrationOptions, type InputAmax, InputCalibration } from "./input_calibration.ts";
 import {
   type ApplyChange,
   ComponentModelHandle,
@@ -134,18 +134,26 @@ export class FluxPipeline {
    * });
    * ```
    *
-   * The options are those of `fromPretrained`, and so are the errors.
+   * With `{ method: "percentile" }` the ranges are those of ModelOpt's histogram calibrator. The forward loop is
+   * then called several times, each time with a new pipeline, and must make the same calls: give it seeds.
+   *
+   * The options are those of `fromPretrained`, and so are the errors; `invalid_argument` for a calibration
+   * that cannot be meant, `unsupported` where an input is not finite.
    */
   static async calibrate(
     model: string,
     options: FluxPipelineOptions,
     forwardLoop: (pipeline: FluxPipeline) => Promise<unknown>,
+    calibrationOptions: CalibrationOptions = {},
   ): Promise<InputAmax> {
-    await using pipeline = await FluxPipeline.#open(model, options);
-    const ranges = watchStages(pipeline.#parts.stages);
-    pipeline.#placeWeights();
-    await forwardLoop(pipeline);
-    return Object.fromEntries([...ranges].map(([name, { amax }]) => [name, amax]));
+    const calibration = new InputCalibration(calibrationOptions);
+    do {
+      await using pipeline = await FluxPipeline.#open(model, options);
+      watchStages(pipeline.#parts.stages, calibration);
+      pipeline.#placeWeights();
+      await forwardLoop(pipeline);
+    } while (calibration.next());
+    return calibration.amax;
   }
 
   static async #open(model: string, options: FluxPipelineOptions): Promise<FluxPipeline> {

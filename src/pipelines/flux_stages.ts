@@ -4,7 +4,7 @@ import type { Backend } from "../backends/backend.ts";
 import type { CLIPTextModel } from "../models/clip.ts";
 import type { T5EncoderModel } from "../models/t5.ts";
 import type { FluxComponents, TextPart } from "./flux_components.ts";
-import { InputRanges } from "./input_ranges.ts";
+import type { InputCalibration } from "./input_calibration.ts";
 import type { PlannedStage } from "./memory_plan.ts";
 import { PromptCache } from "./prompt_cache.ts";
 import { Stage, type StageSizes } from "./stage.ts";
@@ -107,17 +107,14 @@ export function fluxStages(
   };
 }
 
-/** Collects the ranges of linear layers' inputs, by the name of the component. */
-export function watchStages(stages: FluxStages): ReadonlyMap<string, InputRanges> {
-  const ranges = new Map<string, InputRanges>();
+/** Tells a calibration of the inputs of the stages' linear layers. */
+export function watchStages(stages: FluxStages, calibration: InputCalibration): void {
   const { clip, t5, modulation, denoise } = stages;
   for (const stage of [clip?.stage, t5?.stage, modulation, denoise]) {
     if (stage === undefined) continue;
-    const { name } = stage.component;
-    stage.ranges = ranges.get(name) ?? new InputRanges();
-    ranges.set(name, stage.ranges);
+    const rowsAreRuns = stage === modulation; // all steps at once, where Diffusers runs it at each
+    stage.watcher = calibration.watcher(stage.component.name, { rowsAreRuns });
   }
-  return ranges;
 }
 
 /** A stage with its sizes in one run. */

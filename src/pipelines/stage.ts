@@ -3,12 +3,11 @@
 import type { Backend, Program, WeightSet } from "../backends/backend.ts";
 import { HalftoneError } from "../errors.ts";
 import { Graph } from "../ops/graph.ts";
-import { watchLinearInputs } from "../ops/watch_inputs.ts";
 import { buildPlan } from "../plan/build.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { Component } from "./component.ts";
 import type { LoadProgress } from "./flux_options.ts";
-import type { InputRanges } from "./input_ranges.ts";
+import type { InputWatcher } from "./input_calibration.ts";
 import type { StageClock } from "./stage_clock.ts";
 
 /** Plans kept per stage; a plan is small, but the tables of its positions are not. */
@@ -40,8 +39,8 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
    * pipeline; else the backend decides by what fits.
    */
   streamsWeights: boolean | undefined = undefined;
-  /** Told the ranges of linear layers' inputs after each run; to be set before anything is planned. */
-  ranges: InputRanges | undefined = undefined;
+  /** Told of linear layers' inputs after each run; to be set before anything is planned. */
+  watcher: InputWatcher | undefined = undefined;
   /** Stages that come later in a run: they make room when this one loads what it will not keep. */
   later: readonly Stage[] = [];
 
@@ -79,7 +78,7 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
       if (!(error instanceof HalftoneError) || error.detail.file) throw error;
       throw error.inFile(this.component.file ?? this.component.path);
     }
-    if (this.ranges) watchLinearInputs(graph);
+    this.watcher?.watch(graph);
     return buildPlan(graph, { supports: (op) => this.#backend.supports(op) });
   }
 
@@ -114,7 +113,7 @@ export class Stage<Sizes extends StageSizes = StageSizes> {
     await this.load(sizes, use);
     const program = await this.#backend.compile(plan, this.#weights!);
     try {
-      return await action(this.ranges?.watched(program) ?? program);
+      return await action(this.watcher?.watched(program) ?? program);
     } finally {
       program.release();
       if (!this.keepsWeights) await this.release();
