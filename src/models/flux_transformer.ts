@@ -40,19 +40,6 @@ import { classOf, FLUX_TRANSFORMER_CLASSES } from "./module_classes.ts";
 
 export type { FluxTransformerConfig } from "./flux_transformer_config.ts";
 
-/**
- * What stays dense when a config has no skip list: the embedders and the last modulation, 0.5 % of
- * FLUX.1's weights. The last projection joins them where a list can name it alone: bitsandbytes and Quanto
- * would take the single blocks' `proj_out` for it, which are 15 %; ModelOpt always leaves both dense.
- */
-const OUTER_MODULES: Readonly<Record<string, readonly string[]>> = {
-  bitsandbytes: ["x_embedder", "context_embedder", "time_text_embed", "norm_out"],
-  torchao: ["x_embedder", "context_embedder", "time_text_embed", "norm_out", "proj_out.weight"],
-  // Quanto knows the last names of modules only; no others are called so.
-  quanto: ["x_embedder", "context_embedder", "linear_1", "linear_2"],
-  modelopt: ["x_embedder", "context_embedder", "time_text_embed", "norm_out"],
-};
-
 const EPSILON = 1e-6;
 const MLP_RATIO = 4;
 
@@ -91,6 +78,18 @@ export class FluxTransformer2DModel extends PretrainedModel {
    * @internal
    */
   override readonly skipLayerwiseCastingPatterns: readonly string[] = ["pos_embed", "norm"];
+  /**
+   * The embedders, the last modulation and the last projection: 0.5 % of FLUX.1's weights, through which every
+   * pixel passes.
+   * @internal
+   */
+  override readonly outerModules: readonly string[] = [
+    "x_embedder",
+    "context_embedder",
+    "time_text_embed",
+    "norm_out",
+    "proj_out",
+  ];
   readonly #layout: ModulationLayout;
 
   /**
@@ -130,14 +129,6 @@ export class FluxTransformer2DModel extends PretrainedModel {
   override classOfModule(module: string): string | undefined {
     if (module !== "time_text_embed") return classOf(FLUX_TRANSFORMER_CLASSES, module);
     return `CombinedTimestep${this.config.guidanceEmbeds ? "Guidance" : ""}TextProjEmbeddings`;
-  }
-
-  /**
-   * The outer modules, which are few weights and matter to every pixel, as a method's skip list names them.
-   * @internal
-   */
-  override defaultSkipModules(method: string): readonly string[] | null {
-    return Object.hasOwn(OUTER_MODULES, method) ? OUTER_MODULES[method] : null;
   }
 
   /**

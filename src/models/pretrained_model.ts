@@ -88,12 +88,10 @@ export abstract class PretrainedModel {
   abstract classOfModule(module: string): string | undefined;
 
   /**
-   * The modules that stay dense when a config has no skip list, in the spelling of a method's.
+   * Few weights that matter to everything: they stay dense when a config has no skip list.
    * @internal
    */
-  defaultSkipModules(_method: string): readonly string[] | null {
-    return null;
-  }
+  readonly outerModules: readonly string[] = [];
 
   /**
    * A checkpoint under the names that safetensors files of such a model have.

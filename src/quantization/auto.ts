@@ -15,6 +15,7 @@ import type {
   QuantizationConfig,
   Quantizer,
   QuantizerTarget,
+  SkipList,
   TensorReader,
 } from "./quantizer.ts";
 import { QUANTO } from "./quanto.ts";
@@ -103,23 +104,24 @@ export function createQuantizer(
   return first ? new LayerwiseRest(createQuantizer(first, target), quantizer, resolved) : quantizer;
 }
 
-/**
- * The config with this skip list where it has none of its own. Methods without skip lists, and those for
- * which null is chosen, keep their config.
- */
+/** The config with these entries where it has no skip list of its own, and its method has skip lists. */
 export function withSkipModules(
   config: QuantizationConfig,
-  choose: (method: string) => readonly string[] | null,
+  choose: (
+    withEntries: (entries: readonly string[]) => QuantizationConfig,
+    list: SkipList,
+  ) => readonly string[],
 ): QuantizationConfig {
   if (config instanceof LayerwiseCastingConfig) {
     const inner = config.quantizationConfig;
     return inner ? config.over(withSkipModules(inner, choose)) : config;
   }
-  const { name, skipListKey, fromDict } = methodOf(config);
+  const { skipList, fromDict } = methodOf(config);
   const dict = config.toDict();
-  if (skipListKey === undefined || (dict[skipListKey] ?? null) !== null) return config;
-  const entries = choose(name);
-  return entries === null ? config : fromDict({ ...dict, [skipListKey]: [...entries] });
+  if (skipList === undefined || (dict[skipList.key] ?? null) !== null) return config;
+  const withEntries = (entries: readonly string[]) =>
+    fromDict({ ...dict, [skipList.key]: [...entries] });
+  return withEntries(choose(withEntries, skipList));
 }
 
 function methodOf(config: QuantizationConfig): Method {

@@ -47,7 +47,7 @@ export const BITSANDBYTES: Method = {
   accepts: (config) => config instanceof BitsAndBytesConfig,
   fromDict: (dict) => BitsAndBytesConfig.fromDict(dict),
   create: (config, target) => createQuantizer(config as BitsAndBytesConfig, target),
-  skipListKey: "llm_int8_skip_modules",
+  skipList: { key: "llm_int8_skip_modules", spellings: (module) => [module] },
   detect: detectConfig,
   formats: [
     format("nf4", "NormalFloat4, absmax per 64 weights", fourBit("nf4", false)),

@@ -43,7 +43,7 @@ export const MODELOPT: Method = {
   accepts: (config) => config instanceof NVIDIAModelOptConfig,
   fromDict: (dict) => NVIDIAModelOptConfig.fromDict(dict),
   create: (config, target) => new ModelOptQuantizer(config as NVIDIAModelOptConfig, target),
-  skipListKey: "modules_to_not_convert",
+  skipList: { key: "modules_to_not_convert", spellings: (module) => [module] },
   detect: detectConfig,
   formats: [
     format("fp8", "float8 e4m3, one scale", { quantType: "FP8" }),

@@ -127,8 +127,8 @@ export interface ModelModules {
   readonly skipLayerwiseCastingPatterns?: readonly string[];
   /** The Python class of a module ("" for the model); undefined where there is none of the name. */
   classOfModule?(module: string): string | undefined;
-  /** The modules, in the spelling of a method's skip lists, that stay dense when a config has no list. */
-  defaultSkipModules?(method: string): readonly string[] | null;
+  /** Few weights that matter to everything: they stay dense when a config has no skip list. */
+  readonly outerModules?: readonly string[];
 }
 
 /** What a quantizer must know of the component. */
@@ -162,6 +162,14 @@ export interface MethodFormat {
   readonly capabilities?: Partial<FormatCapabilities>;
 }
 
+/** How the configs of a method list the modules that stay dense. */
+export interface SkipList {
+  /** The list's key in config.json. */
+  readonly key: string;
+  /** Entries that may mean a module with these linear layers, the usual one first. */
+  spellings(module: string, layers: readonly string[]): readonly string[];
+}
+
 /** A method: what `auto.ts` lists. */
 export interface Method {
   readonly name: string;
@@ -174,8 +182,8 @@ export interface Method {
   /** Throws `quantization_config`. */
   fromDict(dict: Readonly<Record<string, unknown>>): QuantizationConfig;
   create(config: QuantizationConfig, target: QuantizerTarget): Quantizer;
-  /** The key of the list of modules that stay dense, where its configs have one. */
-  readonly skipListKey?: string;
+  /** The list of modules that stay dense, where its configs have one. */
+  readonly skipList?: SkipList;
   /** A config dictionary, when the keys of a checkpoint show that it was quantized by this method. */
   detect(checkpoint: TensorReader): Record<string, unknown> | null;
   readonly formats: readonly MethodFormat[];

@@ -38,7 +38,10 @@ export const QUANTO: Method = {
   accepts: (config) => config instanceof QuantoConfig,
   fromDict: (dict) => QuantoConfig.fromDict(dict),
   create: (config, target) => new QuantoQuantizer(config as QuantoConfig, target),
-  skipListKey: "modules_to_not_convert",
+  skipList: {
+    key: "modules_to_not_convert",
+    spellings: (_, layers) => layers.map((layer) => layer.split(".").at(-1)!),
+  },
   detect: detectConfig,
   formats: [
     format("float8", "float8 e4m3, a scale per row"),

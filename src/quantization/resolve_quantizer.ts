@@ -6,11 +6,11 @@ import {
   mergeQuantizationConfigs,
   type QuantizationConfigLike,
   toConfig,
-  withSkipModules,
 } from "./auto.ts";
 import { isCastWeight } from "./layerwise_casting.ts";
 import { LayerwiseCastingConfig } from "./layerwise_casting_config.ts";
 import { LayerwiseRest } from "./layerwise_rest.ts";
+import { skippingOuterModules } from "./outer_modules.ts";
 import type {
   ModelModules,
   QuantizationConfig,
@@ -66,8 +66,7 @@ export function resolveQuantizer(checkpoint: TensorReader, options: ResolveOptio
     };
   }
   if (!asked) return { quantizer: null, preQuantized: false };
-  const { modules } = options;
-  const config = withSkipModules(asked, (method) => modules?.defaultSkipModules?.(method) ?? null);
+  const config = skippingOuterModules(asked, target);
   return { quantizer: createQuantizer(config, target), preQuantized: false };
 }
 

@@ -40,7 +40,10 @@ export const TORCHAO: Method = {
   accepts: (config) => config instanceof TorchAoConfig,
   fromDict: (dict) => TorchAoConfig.fromDict(dict),
   create: (config, target) => new TorchAoQuantizer(config as TorchAoConfig, target),
-  skipListKey: "modules_to_not_convert",
+  skipList: {
+    key: "modules_to_not_convert",
+    spellings: (module) => [module, `${module}.weight`],
+  },
   detect: detectConfig,
   formats: [
     format("int8wo", "int8, a scale per row"),
