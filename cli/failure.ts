@@ -46,6 +46,7 @@ const SAME_NAMES = new Set([
   "backend",
   "threads",
   "strict",
+  "matmulPrecision",
   "dtype",
   "activations",
   "transformer",

@@ -1,6 +1,7 @@
 /** The options that several commands share, and how their values are read. */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { MATMUL_PRECISIONS, type MatmulPrecision } from "../src/backends/cuda/matmul_precision.ts";
 import { BACKEND_NAMES, type BackendName } from "../src/backends/select.ts";
 import {
   ACTIVATION_CHOICES,
@@ -13,6 +14,7 @@ export interface ModelOptions {
   readonly backend: BackendName;
   readonly threads?: number;
   readonly strict?: true;
+  readonly matmulPrecision?: MatmulPrecision;
   readonly dtype?: "float32" | "bfloat16";
   readonly quantize: readonly string[];
   readonly activations?: ActivationChoice;
@@ -35,6 +37,13 @@ export function addModelOptions(command: Command): Command {
       )
       .option("--threads <n>", "threads of the wasm backend (default: one per processor)", integer)
       .option("--strict", "no relaxed SIMD: the same bytes on every machine")
+      .addOption(
+        new Option(
+          "--matmul-precision <type>",
+          "how exactly the cuda backend computes large products (default: float32)",
+        )
+          .choices(MATMUL_PRECISIONS),
+      )
       .addOption(
         new Option(
           "--dtype <type>",

@@ -52,6 +52,7 @@ export async function pipelineOptions(
     dtype: options.dtype,
     threads: options.threads,
     strict: options.strict,
+    matmulPrecision: options.matmulPrecision,
     quantizationConfig,
     activations: options.activations,
     transformer: options.transformer,

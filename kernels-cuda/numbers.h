@@ -19,19 +19,53 @@ DEVICE uint16_t float_to_half(float x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(x));
   return half;
 }
+DEVICE uint16_t float_to_bfloat16(float x) {
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
 #else
 DEVICE uint32_t to_bits(float x) { return reinterpreted<uint32_t>(x); }
 DEVICE float from_bits(uint32_t bits) { return reinterpreted<float>(bits); }
 DEVICE float half_to_float(uint16_t half) { return (float)reinterpreted<_Float16>(half); }
 DEVICE uint16_t float_to_half(float x) { return reinterpreted<uint16_t>((_Float16)x); }
-#endif
-
-DEVICE float bfloat16_to_float(uint16_t bits) { return from_bits((uint32_t)bits << 16); }
-
 DEVICE uint16_t float_to_bfloat16(float x) {
   uint32_t bits = to_bits(x);
   if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+#endif
+
+DEVICE float bfloat16_to_float(uint16_t bits) { return from_bits((uint32_t)bits << 16); }
+
+// Numbers of 16 bits as types, for kernels that are templates over what they read or write.
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+DEVICE float widened(float x) { return x; }
+DEVICE float widened(Float16 x) { return half_to_float(x.bits); }
+DEVICE float widened(BFloat16 x) { return bfloat16_to_float(x.bits); }
+DEVICE void narrow(float x, float& to) { to = x; }
+DEVICE void narrow(float x, Float16& to) { to.bits = float_to_half(x); }
+DEVICE void narrow(float x, BFloat16& to) { to.bits = float_to_bfloat16(x); }
+
+// Eight neighbours, written at once where they lie on 16 bytes.
+template <class Number>
+struct alignas(16) Eight {
+  Number values[8];
+};
+template <class Number>
+DEVICE void store_eight(const float values[8], Number* to) {
+  Eight<Number> eight;
+  UNROLL for (int i = 0; i < 8; i++) narrow(values[i], eight.values[i]);
+  *(Eight<Number>*)to = eight;
+}
+template <class Number>
+DEVICE bool lies_on_eight(const Number* at, int64_t stride) {
+  return (uint64_t)at % 16 == 0 && stride % 8 == 0;
 }
 
 DEVICE float e5m2_to_float(uint8_t bits) { return half_to_float((uint16_t)(bits << 8)); }

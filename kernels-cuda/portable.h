@@ -17,4 +17,8 @@
 #endif
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+// 64-bit division is slow on a device, and hardly ever needed.
+DEVICE int64_t quotient(int64_t a, uint32_t b) {
+  return a <= 0xffffffff ? (uint32_t)a / b : a / b;
+}
 DEVICE int least(int a, int b) { return a < b ? a : b; }

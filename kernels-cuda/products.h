@@ -26,16 +26,44 @@ KERNEL(linear, GEMM_THREADS, LinearParameters) {
   multiply_tile(p.x, WeightRows{p.weight}, p.rows, p.columns, p.depth, p.end);
 }
 
-struct LinearFloatParameters {
-  Rows x;
-  Rows weight;
+// Rows of numbers of any width as an operand.
+template <class Number>
+struct NumberRows {
+  const Number* data;
+  int32_t stride, unused;
+  DEVICE float at(int row, int k) const { return widened(data[(int64_t)row * stride + k]); }
+};
+
+template <class Number>
+struct LinearNumbersParameters {
+  NumberRows<Number> x, weight;
   Epilogue end;
   int32_t rows, columns, depth, unused;
 };
 
-// The same over float32 weights: dense ones, or a slice that was dequantized.
-KERNEL(linear_float, GEMM_THREADS, LinearFloatParameters) {
+template <class Number>
+DEVICE void multiply_numbers(const LinearNumbersParameters<Number>& p) {
   multiply_tile(p.x, p.weight, p.rows, p.columns, p.depth, p.end);
+}
+
+// The same over plain weights: dense ones, or a slice that was dequantized; x and weight of one type.
+KERNEL(linear_float32, GEMM_THREADS, LinearNumbersParameters<float>) { multiply_numbers(p); }
+KERNEL(linear_float16, GEMM_THREADS, LinearNumbersParameters<Float16>) { multiply_numbers(p); }
+KERNEL(linear_bfloat16, GEMM_THREADS, LinearNumbersParameters<BFloat16>) { multiply_numbers(p); }
+
+struct EndProductParameters {
+  Rows sums;
+  Epilogue end;
+  uint32_t count;
+  int32_t columns;
+};
+
+// What follows a product that a library made: bias, activation, gate, residual. The sums may lie in the output.
+KERNEL(end_product, 256, EndProductParameters) {
+  uint32_t index = blockIdx.x * 256u + threadIdx.x;
+  if (index >= p.count) return;
+  int row = index / p.columns, column = index % p.columns;
+  p.end.store(row, column, p.sums.at(row, column));
 }
 
 // A matrix of a batch, any strides, in elements.

@@ -56,14 +56,16 @@ KERNEL(gather, BLOCK, GatherParameters) {
   }
 }
 
+template <class Number>
 struct DequantizeParameters {
-  float* output;
+  Number* output;
   Weight weight;
   int32_t first_row, rows, output_stride, unused;
 };
 
 // Rows [first_row, first_row + rows) of a weight; a thread does eight consecutive weights.
-KERNEL(dequantize, 256, DequantizeParameters) {
+template <class Number>
+DEVICE void dequantize_rows(const DequantizeParameters<Number>& p) {
   int64_t columns = p.weight.columns;
   int64_t begin = p.first_row * columns, end = begin + p.rows * columns;
   int64_t first = ((begin >> 3) + (int64_t)blockIdx.x * 256 + threadIdx.x) << 3;
@@ -71,8 +73,41 @@ KERNEL(dequantize, 256, DequantizeParameters) {
   float values[8];
   int count = end - first < 8 ? (int)(end - first) : 8;
   eight_weights(p.weight, first, count, values);
+  if (columns % 8 == 0 && lies_on_eight(p.output, p.output_stride)) {
+    int64_t row = quotient(first - begin, columns);
+    return store_eight(values, p.output + row * p.output_stride + (first - begin - row * columns));
+  }
   for (int i = 0; i < count; i++) {
     int64_t index = first + i - begin;
-    if (index >= 0) p.output[index / columns * p.output_stride + index % columns] = values[i];
+    if (index >= 0) narrow(values[i], p.output[index / columns * p.output_stride + index % columns]);
   }
 }
+
+KERNEL(dequantize_float32, 256, DequantizeParameters<float>) { dequantize_rows(p); }
+KERNEL(dequantize_float16, 256, DequantizeParameters<Float16>) { dequantize_rows(p); }
+KERNEL(dequantize_bfloat16, 256, DequantizeParameters<BFloat16>) { dequantize_rows(p); }
+
+template <class Number>
+struct NarrowParameters {
+  Rows input;
+  Number* output;
+  int32_t rows, columns;
+};
+
+// input [rows, columns] -> output [rows, columns] of 16 bits, close together; a thread does eight neighbours.
+template <class Number>
+DEVICE void narrow_rows(const NarrowParameters<Number>& p) {
+  int eights = ceil_div(p.columns, 8);
+  int64_t index = (int64_t)blockIdx.x * 256 + threadIdx.x;
+  if (index >= (int64_t)p.rows * eights) return;
+  int row = quotient(index, eights), first = 8 * (int)(index - (int64_t)row * eights);
+  Number* output = p.output + (int64_t)row * p.columns + first;
+  float values[8];
+  int count = least(8, p.columns - first);
+  for (int i = 0; i < count; i++) values[i] = p.input.at(row, first + i);
+  if (p.columns % 8 == 0) return store_eight(values, output);
+  for (int i = 0; i < count; i++) narrow(values[i], output[i]);
+}
+
+KERNEL(narrow_float16, 256, NarrowParameters<Float16>) { narrow_rows(p); }
+KERNEL(narrow_bfloat16, 256, NarrowParameters<BFloat16>) { narrow_rows(p); }

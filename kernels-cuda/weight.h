@@ -61,7 +61,7 @@ DEVICE float scale_of(const Scales& s, int64_t group) {
   if (s.kind == SCALE_FLOAT) return load_float(s.data, s.dtype, group);
   uint32_t code = code_at(s.data, s.bits, group);
   float value = s.has_table ? s.table[code] : (float)code - s.zero_point;
-  float product = __fmul_rn(value, load_float(s.supers, s.dtype, group / s.super_group_size));
+  float product = __fmul_rn(value, load_float(s.supers, s.dtype, quotient(group, s.super_group_size)));
   float constant = *s.constant;
   return constant == 0 ? product : __fadd_rn(product, constant);
 }
@@ -77,7 +77,7 @@ DEVICE float scaled(const Weight& w, uint32_t code, float scale) {
 // The weight of a flat, row-major index.
 DEVICE float weight_at(const Weight& w, int64_t index) {
   if (!w.is_quantized) return load_float(w.data, w.dtype, index);
-  int64_t group = index / w.group_size;
+  int64_t group = quotient(index, w.group_size);
   float value = scaled(w, code_at(w.data, w.bits, index), scale_of(w.scale, group));
   return w.offset.kind == SCALE_NONE ? value : __fadd_rn(value, scale_of(w.offset, group));
 }
@@ -90,7 +90,7 @@ DEVICE void eight_weights(const Weight& w, int64_t first, int count, float out[8
   }
   uint64_t codes = eight_codes(w.data, w.bits, first);
   uint32_t mask = (1u << w.bits) - 1;
-  int64_t group = first / w.group_size;
+  int64_t group = quotient(first, w.group_size);
   int64_t end = (group + 1) * w.group_size;
   float scale = scale_of(w.scale, group);
   bool has_offset = w.offset.kind != SCALE_NONE;

@@ -20,12 +20,26 @@
 #include <vector>
 
 #include "cuda_syntax.h"
+#include "driver.h"
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
+namespace stand_in {
+
+// For the failing ones: which call from now fails, 0 for none.
+std::atomic<int64_t> settings[SETTINGS] = {12080, 1, 0, 0, int64_t(8) << 30, 90, 0, 0, 130101};
+std::atomic<int64_t> counts[COUNTS];
+
+bool fails(Setting setting) {
+  int64_t left = settings[setting];
+  if (left <= 0) return false;
+  settings[setting] = left - 1;
+  return left == 1;
+}
+
+}  // namespace stand_in
 
 namespace {
 
-using stand_in::Registration;
+using namespace stand_in;
 
 enum Result {
   SUCCESS = 0,
@@ -45,24 +59,8 @@ enum Result {
   CAPTURE_UNSUPPORTED = 900,
 };
 
-// What a test may set; halftone_stand_in_set's first argument.
-enum Setting { DRIVER_VERSION, DEVICE_COUNT, FAIL_ALLOCATION, FAIL_LAUNCH, MEMORY_BYTES, CAPABILITY,
-               FAIL_EXECUTION, MISCALCULATE, SETTINGS };
-// What a test may ask for.
-enum Count { LIVE_ALLOCATIONS, LIVE_BYTES, LIVE_OBJECTS, LAUNCHES, COUNTS };
-
-// For the failing ones: which call from now fails, 0 for none.
-std::atomic<int64_t> settings[SETTINGS] = {12080, 1, 0, 0, int64_t(8) << 30, 90, 0, 0};
-std::atomic<int64_t> counts[COUNTS];
 std::atomic<bool> initialized{false};
 thread_local bool has_context = false;
-
-bool fails(Setting setting) {
-  int64_t left = settings[setting];
-  if (left <= 0) return false;
-  settings[setting] = left - 1;
-  return left == 1;
-}
 
 // Memory of the device, or pinned memory of the host, by address.
 struct Allocations {
@@ -170,38 +168,12 @@ struct Module {
   std::string image;
 };
 
-// Handles are addresses of objects that live; anything else is refused.
-template <class Object>
-struct Handles {
-  std::mutex mutex;
-  std::set<Object*> live;
-  uint64_t add(Object* object) {
-    std::lock_guard<std::mutex> lock(mutex);
-    live.insert(object);
-    counts[LIVE_OBJECTS]++;
-    return (uint64_t)object;
-  }
-  Object* find(uint64_t handle) {
-    std::lock_guard<std::mutex> lock(mutex);
-    auto object = live.find((Object*)handle);
-    return object == live.end() ? nullptr : *object;
-  }
-  int remove(uint64_t handle) {
-    Object* object = find(handle);
-    if (!object) return INVALID_HANDLE;
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      live.erase(object);
-    }
-    counts[LIVE_OBJECTS]--;
-    delete object;
-    return SUCCESS;
-  }
-};
 Handles<Stream> streams;
 Handles<Event> events;
 Handles<Module> modules;
 Handles<Graph> graphs;  // and executable ones: both are lists of work
+
+int removed(bool was_there) { return was_there ? SUCCESS : INVALID_HANDLE; }
 
 // The bytes of a cubin, by its section table; of PTX, by its end.
 size_t image_bytes(const void* image) {
@@ -225,6 +197,12 @@ int run_kernel(const Registration* kernel, Index3 grid, unsigned threads,
 }
 
 }  // namespace
+
+bool stand_in::on_device(uint64_t address, size_t bytes) { return device_memory.contain(address, bytes); }
+bool stand_in::enqueue(uint64_t handle, std::function<int()> work) {
+  Stream* stream = streams.find(handle);
+  return stream && stream->add(std::move(work)) == SUCCESS;
+}
 
 EXPORT void halftone_stand_in_set(int setting, int64_t value) { settings[setting] = value; }
 EXPORT int64_t halftone_stand_in_count(int count) { return counts[count]; }
@@ -345,7 +323,7 @@ EXPORT int cuModuleLoadData(uint64_t* handle, const void* image) {
   *handle = modules.add(new Module{std::string((const char*)image, image_bytes(image))});
   return SUCCESS;
 }
-EXPORT int cuModuleUnload(uint64_t handle) { return modules.remove(handle); }
+EXPORT int cuModuleUnload(uint64_t handle) { return removed(modules.remove(handle)); }
 EXPORT int cuModuleGetFunction(uint64_t* function, uint64_t handle, const char* name) {
   Module* module = modules.find(handle);
   if (!module) return INVALID_HANDLE;
@@ -379,7 +357,7 @@ EXPORT int cuStreamCreate(uint64_t* handle, unsigned) {
   *handle = streams.add(new Stream());
   return SUCCESS;
 }
-EXPORT int cuStreamDestroy_v2(uint64_t handle) { return streams.remove(handle); }
+EXPORT int cuStreamDestroy_v2(uint64_t handle) { return removed(streams.remove(handle)); }
 EXPORT int cuStreamSynchronize(uint64_t handle) {
   Stream* stream = streams.find(handle);
   return stream ? stream->finish() : INVALID_HANDLE;
@@ -400,7 +378,7 @@ EXPORT int cuEventCreate(uint64_t* handle, unsigned) {
   *handle = events.add(new Event());
   return SUCCESS;
 }
-EXPORT int cuEventDestroy_v2(uint64_t handle) { return events.remove(handle); }
+EXPORT int cuEventDestroy_v2(uint64_t handle) { return removed(events.remove(handle)); }
 EXPORT int cuEventRecord(uint64_t handle, uint64_t stream_handle) {
   Event* event = events.find(handle);
   Stream* stream = streams.find(stream_handle);
@@ -438,8 +416,8 @@ EXPORT int cuGraphInstantiateWithFlags(uint64_t* executable, uint64_t handle, ui
   *executable = graphs.add(new Graph(*graph));
   return SUCCESS;
 }
-EXPORT int cuGraphDestroy(uint64_t handle) { return graphs.remove(handle); }
-EXPORT int cuGraphExecDestroy(uint64_t handle) { return graphs.remove(handle); }
+EXPORT int cuGraphDestroy(uint64_t handle) { return removed(graphs.remove(handle)); }
+EXPORT int cuGraphExecDestroy(uint64_t handle) { return removed(graphs.remove(handle)); }
 EXPORT int cuGraphLaunch(uint64_t handle, uint64_t stream_handle) {
   Graph* graph = graphs.find(handle);
   Stream* stream = streams.find(stream_handle);

@@ -2,6 +2,7 @@
 
 import { HalftoneError } from "../errors.ts";
 import type { Backend } from "./backend.ts";
+import { checkMatmulPrecision, type MatmulPrecision } from "./cuda/matmul_precision.ts";
 import type { CudaBackend } from "./cuda/mod.ts";
 import { createReferenceBackend } from "./reference/mod.ts";
 
@@ -21,8 +22,14 @@ export interface BackendOptions {
   readonly strict?: boolean;
   /** Bytes of weights that may stay on the device; the rest streams in. */
   readonly residentWeightBytes?: number;
+  /** How exactly large products are computed, "float32" by default. Only "cuda" has a choice. */
+  readonly matmulPrecision?: MatmulPrecision;
   /** The library of NVIDIA's driver, where it is not found by itself. Only "cuda" has one. */
   readonly driverLibrary?: string;
+  /** NVIDIA's cuBLASLt, where it is not found by itself; false to do without it. Only "cuda" has one. */
+  readonly cublasLtLibrary?: string | false;
+  /** Told what is odd but no error; console.warn by default. */
+  readonly onWarning?: (message: string) => void;
 }
 
 /** A backend and why it was chosen. */
@@ -39,6 +46,7 @@ export async function createBackend(options: BackendOptions = {}): Promise<Backe
 
 /** Makes a backend and says why it is this one. */
 export async function chooseBackend(options: BackendOptions = {}): Promise<BackendChoice> {
+  checkMatmulPrecision(options.matmulPrecision);
   switch (options.backend ?? "auto") {
     case "reference":
       return { backend: createReferenceBackend(), reason: "reference: asked for" };
@@ -91,6 +99,13 @@ async function startWasm(options: BackendOptions): Promise<Backend> {
 
 async function startCuda(options: BackendOptions): Promise<CudaBackend> {
   const { createCudaBackend } = await import("./cuda/mod.ts");
-  const { residentWeightBytes, driverLibrary } = options;
-  return await createCudaBackend({ residentWeightBytes, driverLibrary });
+  const { residentWeightBytes, matmulPrecision, driverLibrary, cublasLtLibrary, onWarning } =
+    options;
+  return await createCudaBackend({
+    residentWeightBytes,
+    matmulPrecision,
+    driverLibrary,
+    cublasLtLibrary,
+    onWarning,
+  });
 }

@@ -347,9 +347,16 @@ export class FluxPipeline {
 }
 
 function makeBackend(options: FluxPipelineOptions): Promise<Backend> {
-  const { threads, strict, residentWeightBytes } = options;
+  const { threads, strict, residentWeightBytes, matmulPrecision, onWarning } = options;
   const backend = typeof options.backend === "string" ? options.backend : undefined;
-  return createBackend({ backend, threads, strict, residentWeightBytes });
+  return createBackend({
+    backend,
+    threads,
+    strict,
+    residentWeightBytes,
+    matmulPrecision,
+    onWarning,
+  });
 }
 
 /**

@@ -1,5 +1,6 @@
 /** What FluxPipeline is given and what it gives. */
 
+import type { MatmulPrecision } from "../backends/cuda/matmul_precision.ts";
 import type { BackendName } from "../backends/select.ts";
 import type { MemoryUse } from "../backends/backend.ts";
 import type { FluxTransformer2DModel } from "../models/flux_transformer.ts";
@@ -53,6 +54,11 @@ export interface FluxPipelineOptions {
   readonly strict?: boolean;
   /** Weight bytes a backend to make may hold in its own memory; the rest streams in. */
   readonly residentWeightBytes?: number;
+  /**
+   * How exactly a cuda backend to make computes large products: "float32" by default, "tensorfloat32",
+   * "float16" or "bfloat16" in less time. The other backends compute in float32.
+   */
+  readonly matmulPrecision?: MatmulPrecision;
   /** Such as "fp16": weight files with that infix, where a component has them. */
   readonly variant?: string;
   /**

@@ -15,6 +15,7 @@ const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "threads",
   "strict",
   "residentWeightBytes",
+  "matmulPrecision",
   "variant",
   "keepTextEncoders",
   "keepModulation",

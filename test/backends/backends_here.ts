@@ -12,6 +12,7 @@ export function backendsHere(user: string): (BackendOptions & { backend: string 
   const isMissing = typeof standIn === "string";
   if (isMissing) console.log(`${user}: cuda is skipped: ${standIn}`);
   const driverLibrary = isMissing ? undefined : standIn.library;
+  const cublasLtLibrary = driverLibrary;
   return BACKEND_NAMES.filter((name) => name !== "cuda" || !isMissing)
-    .map((backend) => ({ backend, driverLibrary }));
+    .map((backend) => ({ backend, driverLibrary, cublasLtLibrary }));
 }

@@ -12,6 +12,7 @@ const MODEL = [
   "--backend",
   "--threads",
   "--strict",
+  "--matmul-precision",
   "--dtype",
   ...QUANTIZE,
   "--activations",

@@ -12,8 +12,15 @@ if (typeof standIn === "string") {
 } else {
   const subject = {
     name: "cuda on the stand-in",
-    create: () => createCudaBackend({ driverLibrary: standIn.library }),
+    create: () =>
+      createCudaBackend({ driverLibrary: standIn.library, cublasLtLibrary: standIn.library }),
   };
   registerConformance(subject);
   registerGuardZones(subject);
+  const { library: driverLibrary } = standIn;
+  registerConformance({
+    name: "cuda on the stand-in without cuBLASLt",
+    create: () => createCudaBackend({ driverLibrary, cublasLtLibrary: false }),
+    skip: ({ op }) => op === "linear" ? null : "only linear layers ask cuBLASLt",
+  });
 }

@@ -26,7 +26,7 @@ if (typeof standIn === "string") {
 function registerAll(standIn: StandIn): void {
   const { library: driverLibrary } = standIn;
   const create = (residentWeightBytes?: number) =>
-    createCudaBackend({ driverLibrary, residentWeightBytes });
+    createCudaBackend({ driverLibrary, cublasLtLibrary: driverLibrary, residentWeightBytes });
   registerGuards({ name: "cuda on the stand-in", create: () => create() });
 
   test("streamed weights give the same bytes as resident ones, in slots of any size", async () => {
@@ -130,7 +130,7 @@ function registerAll(standIn: StandIn): void {
       },
     );
     await assert.rejects(
-      createCudaBackend({ driverLibrary, device: 3 }),
+      createCudaBackend({ driverLibrary, cublasLtLibrary: false, device: 3 }),
       (error) => assertCode(error, "backend_unavailable"),
     );
   });
@@ -142,12 +142,16 @@ function registerAll(standIn: StandIn): void {
   });
 
   test("auto takes cuda where it starts, and says what it found", async () => {
-    const { backend, reason } = await chooseBackend({ driverLibrary });
+    const libraries = { driverLibrary, cublasLtLibrary: driverLibrary };
+    const { backend, reason } = await chooseBackend(libraries);
     assert.equal(backend.name, "cuda");
-    assert.match(reason, /^cuda: stand-in for a GPU \(sm_90, driver for CUDA 12\.8\)/);
+    assert.match(
+      reason,
+      /^cuda: stand-in for a GPU \(sm_90, driver for CUDA 12\.8, cuBLASLt 13\.1\.1\)/,
+    );
     await backend.close();
     standIn.set({ deviceCount: 0 });
-    const other = await chooseBackend({ driverLibrary, threads: 1 });
+    const other = await chooseBackend({ ...libraries, threads: 1 });
     standIn.reset();
     assert.equal(other.backend.name, "wasm");
     assert.match(other.reason, /Cannot start cuda: there is no device/);

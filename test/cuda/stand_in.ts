@@ -1,4 +1,4 @@
-/** The stand-in driver: built once per state of its sources, opened through the same seam as the real one. */
+/** The stand-in for NVIDIA's driver and cuBLASLt, in one library: built once per state of its sources, opened through the same seam as the real one. */
 
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -18,7 +18,7 @@ import { openLibrary } from "../../src/runtime/foreign.ts";
 
 const SOURCES = fileURLToPath(new URL("../../kernels-cuda/", import.meta.url));
 
-/** What can be set; the numbers are those of kernels-cuda/stand_in/driver.cpp. */
+/** What can be set; the numbers are those of kernels-cuda/stand_in/driver.h. */
 const SETTINGS = {
   driverVersion: 0,
   deviceCount: 1,
@@ -28,10 +28,15 @@ const SETTINGS = {
   capability: 5,
   failExecution: 6,
   miscalculate: 7,
+  libraryVersion: 8,
+  failLibraryStart: 9,
+  refuseProducts: 10,
+  failProduct: 11,
+  miscalculateProducts: 12,
 } as const;
-const COUNTS = { allocations: 0, bytes: 1, objects: 2, launches: 3 } as const;
+const COUNTS = { allocations: 0, bytes: 1, objects: 2, launches: 3, products: 4 } as const;
 
-/** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8. */
+/** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, and cuBLASLt 13.1.1. */
 const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   driverVersion: 12080,
   deviceCount: 1,
@@ -41,6 +46,11 @@ const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   capability: 90,
   failExecution: 0,
   miscalculate: 0,
+  libraryVersion: 130101,
+  failLibraryStart: 0,
+  refuseProducts: 0,
+  failProduct: 0,
+  miscalculateProducts: 0,
 };
 
 /** A built stand-in. */

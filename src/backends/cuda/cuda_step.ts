@@ -5,19 +5,45 @@ import type { Plan, PlanWeight } from "../../plan/plan.ts";
 import { tableValues } from "../integer_table.ts";
 import { invalid } from "../operand_view.ts";
 import { StepOperands, type UnitPlaces, weightMatrix } from "../step_operands.ts";
+import { keptDtype } from "../weight_unit.ts";
 import type { ConstantPool } from "./constant_pool.ts";
 import type { KernelName } from "./kernel_names.ts";
 import { packParameters, type Parameter, rows } from "./parameters.ts";
+import type { MatmulPrecision, OperandType } from "./matmul_precision.ts";
+import type {
+  MatmulAddresses,
+  MatmulLibrary,
+  MatmulProblem,
+  PreparedMatmul,
+} from "./matmul_problem.ts";
 import { describeMatrix, describeWeight } from "./weight_descriptor.ts";
 
 /** Blocks of a grid along each axis. */
 export type Grid = readonly [x: number, y: number, z: number];
 
-/** One launch of a kernel. */
-export interface Launch {
+/** One launch of a kernel of our own. */
+export interface KernelLaunch {
+  readonly kind: "kernel";
   readonly kernel: KernelName;
   readonly grid: Grid;
   readonly parameters: Uint8Array<ArrayBuffer>;
+}
+
+/** One product by the library. */
+export interface MatmulLaunch {
+  readonly kind: "matmul";
+  readonly prepared: PreparedMatmul;
+  readonly addresses: MatmulAddresses;
+}
+
+/** What a step puts into the stream. */
+export type Launch = KernelLaunch | MatmulLaunch;
+
+/** How products are computed. */
+export interface Products {
+  readonly precision: MatmulPrecision;
+  /** Null where there is none. */
+  readonly library: MatmulLibrary | null;
 }
 
 /** Addresses that steps are encoded for. */
@@ -29,15 +55,20 @@ export interface Placement {
   readonly fault: number;
   readonly weights: UnitPlaces;
   readonly constants: ConstantPool;
+  readonly products: Products;
 }
 
-/** A weight operand: its matrix, its description, and whether it is float32 as it lies. */
+/** A weight operand: its matrix, its description, and whether products can read it as it lies. */
 export interface EncodedWeight {
   readonly rows: number;
   readonly columns: number;
   readonly descriptor: readonly Parameter[];
-  /** Where its float32 rows lie, or null when they must be dequantized. */
-  readonly floats: readonly [address: number, stride: number] | null;
+  /** Where its rows lie and as what, or null when they must be dequantized. */
+  readonly plain: {
+    readonly address: number;
+    readonly stride: number;
+    readonly type: OperandType;
+  } | null;
 }
 
 const LARGEST_GRID: Grid = [2 ** 31 - 1, 65535, 65535];
@@ -48,12 +79,14 @@ const LARGEST_COUNT = 2 ** 32 - 1;
 export class CudaStep extends StepOperands {
   readonly launches: Launch[] = [];
   readonly fault: number;
+  readonly products: Products;
   readonly #constants: ConstantPool;
 
   constructor(plan: Plan, index: number, placement: Placement) {
-    const { arena, stepScratch, fault, weights, constants } = placement;
+    const { arena, stepScratch, fault, weights, constants, products } = placement;
     super(plan, index, arena, stepScratch, weights);
     this.fault = fault;
+    this.products = products;
     this.#constants = constants;
   }
 
@@ -62,7 +95,15 @@ export class CudaStep extends StepOperands {
     if (grid.some((blocks, axis) => blocks > LARGEST_GRID[axis]!)) {
       throw invalid("too many blocks", { op: this.step.op, grid });
     }
-    this.launches.push({ kernel, grid, parameters: packParameters(parameters) });
+    this.launches.push({ kind: "kernel", kernel, grid, parameters: packParameters(parameters) });
+  }
+
+  /** Adds a product by the library; false where there is none or it cannot do this one. */
+  launchMatmul(problem: MatmulProblem, addresses: MatmulAddresses): boolean {
+    const prepared = this.products.library?.prepare(problem);
+    if (!prepared) return false;
+    this.launches.push({ kind: "matmul", prepared, addresses });
+    return true;
   }
 
   /** Adds a launch of one thread an element. */
@@ -82,15 +123,16 @@ export class CudaStep extends StepOperands {
     if (input.kind === "activation") {
       const matrix = this.matrix(operand);
       const descriptor = describeMatrix(matrix);
-      return { ...matrix, descriptor, floats: [matrix.address, matrix.stride] };
+      const { address, stride } = matrix;
+      return { ...matrix, descriptor, plain: { address, stride, type: "float32" } };
     }
     const weight = this.plan.weights[input.weight]!;
     const unit = this.unit(input.weight);
     const matrix = weightMatrix(weight);
-    const isFloat = weight.format.kind === "dense" &&
-      (weight.shape.length === 1 || weight.format.dtype === "float32");
+    const type = plainType(weight);
     const descriptor = describeWeight(weight, unit, mode && this.#tableUnder(weight, mode));
-    return { ...matrix, descriptor, floats: isFloat ? [unit, matrix.columns] : null };
+    const plain = type && { address: unit, stride: matrix.columns, type };
+    return { ...matrix, descriptor, plain };
   }
 
   /** Where a table that the mode rounds lies; undefined where the weight's own is used. */
@@ -101,4 +143,11 @@ export class CudaStep extends StepOperands {
       ? this.#constants.place(tableValues(value.table, mode))
       : undefined;
   }
+}
+
+/** The type of a weight's elements where products can read them as they lie. */
+function plainType(weight: PlanWeight): OperandType | null {
+  if (weight.format.kind !== "dense") return null;
+  const dtype = keptDtype(weight);
+  return dtype === "float32" || dtype === "float16" || dtype === "bfloat16" ? dtype : null;
 }

@@ -228,14 +228,19 @@ export class CudaDevice {
     if (this.#isClosed) throw new HalftoneError("closed", "Cannot use the backend: it is closed");
   }
 
-  /** Waits for the device and frees all that was taken from it. */
-  close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
+  /** Waits for all that was enqueued, whether it failed or not. */
+  finish(): void {
     this.use();
     for (const stream of [this.copies, this.compute]) {
       this.driver.try("cuStreamSynchronize", stream);
     }
+  }
+
+  /** Waits for the device and frees all that was taken from it. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.finish();
     for (const event of [...this.#events]) this.destroyEvent(event);
     for (const address of [...this.#blocks.keys()]) this.free(address);
     if (this.#stage) this.driver.try("cuMemFreeHost", this.#stage.address);

@@ -3,7 +3,7 @@
 import type { OpName } from "../../ops/op_table.ts";
 import type { Plan } from "../../plan/plan.ts";
 import { ConstantPool } from "./constant_pool.ts";
-import { CudaStep, type Launch, type Placement } from "./cuda_step.ts";
+import { CudaStep, type Launch, type Placement, type Products } from "./cuda_step.ts";
 import {
   encodeBinary,
   encodeCopy,
@@ -13,7 +13,8 @@ import {
   encodeUnpack,
 } from "./encode_elements.ts";
 import { encodeAttention, encodeHeadNormRope, encodeNorm } from "./encode_fused.ts";
-import { encodeConv2d, encodeLinear, encodeMatmul } from "./encode_products.ts";
+import { encodeLinear } from "./encode_linear.ts";
+import { encodeConv2d, encodeMatmul } from "./encode_products.ts";
 
 const ENCODERS: { readonly [name in OpName]: (step: CudaStep) => void } = {
   copy: encodeCopy,
@@ -50,10 +51,15 @@ export function encodePlan(plan: Plan, placement: Placement): EncodedPlan {
 }
 
 /** What a plan needs beside its arena and weights, without any real addresses. */
-export function measurePlan(plan: Plan): { stepScratchBytes: number; constantBytes: number } {
+export function measurePlan(
+  plan: Plan,
+  { precision, library }: Products,
+): { stepScratchBytes: number; constantBytes: number } {
   const constants = new ConstantPool(0);
   const weights = { unit: () => 0 };
-  const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants };
+  // What the library can do depends on addresses; what steps need does not.
+  const products = { precision, library: library && { prepare: () => null } };
+  const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants, products };
   const { stepScratchBytes } = encodePlan(plan, nowhere);
   return { stepScratchBytes, constantBytes: constants.bytes };
 }

@@ -4,6 +4,7 @@ import { BINARY_KINDS, REDUCE_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
 import { broadcastView, commonAxes } from "../common_axes.ts";
 import { invalid } from "../operand_view.ts";
 import type { CudaStep } from "./cuda_step.ts";
+import type { OperandType } from "./matmul_precision.ts";
 import { address, float, integers, rows } from "./parameters.ts";
 
 const COPY_RANK = 6;
@@ -105,7 +106,8 @@ export function encodeUnpack(step: CudaStep): void {
   if (!isVector && output.rows !== weight.rows) {
     throw invalid("unpack rows differ", { output, weight });
   }
-  launchDequantize(step, weight, [0, weight.rows], [output.address, isVector ? 1 : output.stride]);
+  const place = [output.address, isVector ? 1 : output.stride] as const;
+  launchDequantize(step, weight, [0, weight.rows], place, "float32");
 }
 
 /** dequantize: output, weight, first row, rows, output stride; a thread does eight weights. */
@@ -114,10 +116,11 @@ export function launchDequantize(
   weight: ReturnType<CudaStep["weight"]>,
   [firstRow, count]: readonly [firstRow: number, rows: number],
   [output, stride]: readonly [address: number, stride: number],
+  type: OperandType,
 ): void {
   // One more than the weights need: the first eight may begin in the row before.
   const eights = Math.ceil(count * weight.columns / 8) + 1;
-  step.launch("dequantize", [Math.ceil(eights / 256), 1, 1], [
+  step.launch(`dequantize_${type}`, [Math.ceil(eights / 256), 1, 1], [
     address(output),
     ...weight.descriptor,
     ...integers(firstRow, count, stride, 0),

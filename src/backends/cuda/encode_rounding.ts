@@ -13,11 +13,10 @@ import { KERNEL_DTYPES } from "../weight_unit.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { BLOCK_THREADS } from "./kernel_names.ts";
 import { address, float, integer, integers, type Parameter, rows } from "./parameters.ts";
+import { tiles } from "./tiles.ts";
 
 /** Rows of int8 codes are padded to a word of four. */
 const CODE_UNIT = 4;
-/** Rows and columns of a block's tile; kernels-cuda/gemm.h. */
-const TILE = 64;
 /** How the kernels call int8 among the types of codes. */
 const INT8 = -1;
 
@@ -103,8 +102,7 @@ export function encodeLlmInt8(
   step.launch("llm_int8_mark", [x.rows, 1, 1], parameters);
   step.launch("llm_int8_list", [1, 1, 1], parameters);
   launchRounding(step, x, LLM_INT8_ROWS, { scales, codes, values: 0 }, { marks, threshold });
-  const tiles = [Math.ceil(weight.rows / TILE), Math.ceil(x.rows / TILE), 1] as const;
-  step.launch("llm_int8_linear", tiles, parameters);
+  step.launch("llm_int8_linear", tiles(x.rows, weight.rows), parameters);
 }
 
 function codeStride(columns: number): number {

@@ -1,7 +1,7 @@
 /** The kernels of one device: the built module that fits it, and its functions. */
 
 import { addressOf } from "../../runtime/foreign.ts";
-import type { Launch } from "./cuda_step.ts";
+import type { KernelLaunch } from "./cuda_step.ts";
 import { versionText } from "./driver.ts";
 import type { CudaDevice } from "./device.ts";
 import { loadImage } from "./kernel_images.ts";
@@ -55,7 +55,7 @@ export class Kernels {
   }
 
   /** Puts a launch into the compute stream. */
-  launch({ kernel, grid, parameters }: Launch): void {
+  launch({ kernel, grid, parameters }: KernelLaunch): void {
     this.#extra[1] = BigInt(addressOf(parameters));
     this.#size[0] = BigInt(parameters.length);
     this.#device.driver.run(

@@ -18,9 +18,13 @@ import type {
   WeightSource,
 } from "../backend.ts";
 import { planSlots } from "../slot_plan.ts";
+import { CublasLt } from "./cublas_lt.ts";
+import { cublasLtLibraries } from "./cublas_lt_paths.ts";
+import type { Launch } from "./cuda_step.ts";
 import { CudaDevice } from "./device.ts";
 import { Driver, versionText } from "./driver.ts";
 import { Kernels } from "./kernels.ts";
+import { checkMatmulPrecision, type MatmulPrecision } from "./matmul_precision.ts";
 import { CudaProgram, type ProgramHost, programScratch } from "./program.ts";
 import { selfTest } from "./self_test.ts";
 import { CudaWeightSet, unitBytes } from "./weight_set.ts";
@@ -36,8 +40,14 @@ export interface CudaBackendOptions {
   readonly device?: number;
   /** Most bytes of weights kept on the device; sets beyond it stream in. By default what leaves room to work. */
   readonly residentWeightBytes?: number;
+  /** How exactly products of more than 64 rows are computed; "float32" by default. */
+  readonly matmulPrecision?: MatmulPrecision;
   /** The driver's library; NVIDIA's own by default. */
   readonly driverLibrary?: string;
+  /** cuBLASLt's library, or false to do without; by default the first of `cublasLtLibraries` that starts. */
+  readonly cublasLtLibrary?: string | false;
+  /** Told when there is no cuBLASLt, so that products are slow; console.warn by default. */
+  readonly onWarning?: (message: string) => void;
 }
 
 /** Starts the cuda backend. Throws `backend_unavailable` where driver, device or a fitting build is missing. */
@@ -53,11 +63,14 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
       expected: "a whole number of bytes from 0",
     });
   }
+  checkMatmulPrecision(options.matmulPrecision);
   const device = CudaDevice.open(Driver.open(options.driverLibrary), options.device ?? 0);
   let backend: CudaBackend | undefined;
   try {
-    backend = new CudaBackend(device, await Kernels.load(device), residentWeightBytes);
-    await selfTest(backend);
+    const kernels = await Kernels.load(device);
+    const library = await openLibrary(device, options);
+    backend = new CudaBackend(device, kernels, { ...options, library });
+    await testItself(backend, options);
     return backend;
   } catch (error) {
     if (backend) await backend.close();
@@ -66,21 +79,67 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
   }
 }
 
+/** Known numbers with cuBLASLt, and without it where they come out wrong. */
+async function testItself(backend: CudaBackend, options: CudaBackendOptions): Promise<void> {
+  try {
+    await selfTest(backend);
+  } catch (error) {
+    if (!(error instanceof HalftoneError) || !backend.dropLibrary()) throw error;
+    await selfTest(backend);
+    warnOfMissing(error.message, options);
+  }
+}
+
+/** cuBLASLt, or null with a warning that says why. */
+async function openLibrary(
+  device: CudaDevice,
+  options: CudaBackendOptions,
+): Promise<CublasLt | null> {
+  const { cublasLtLibrary } = options;
+  if (cublasLtLibrary === false) return null;
+  const libraries = cublasLtLibrary === undefined
+    ? await cublasLtLibraries(device.driver.version)
+    : [cublasLtLibrary];
+  device.use();
+  const opened = CublasLt.open(libraries);
+  if (typeof opened !== "string") return opened;
+  warnOfMissing(opened, options);
+  return null;
+}
+
+function warnOfMissing(
+  reason: string,
+  { onWarning = (message) => console.warn(message) }: CudaBackendOptions,
+): void {
+  onWarning(
+    `Without cuBLASLt matrix products run on slower kernels (${reason}). ` +
+      "It is in CUDA's toolkit and in the Python package nvidia-cublas",
+  );
+}
+
 /** Weights and plans on a device. */
 export class CudaBackend implements Backend, ProgramHost {
   readonly name = "cuda";
   readonly limits: BackendLimits;
   readonly device: CudaDevice;
-  readonly kernels: Kernels;
+  products: { readonly precision: MatmulPrecision; readonly library: CublasLt | null };
+  readonly #kernels: Kernels;
   readonly #sets = new Set<CudaWeightSet>();
   readonly #programs = new Set<CudaProgram>();
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   /** Use `createCudaBackend`. */
-  constructor(device: CudaDevice, kernels: Kernels, residentWeightBytes?: number) {
+  constructor(
+    device: CudaDevice,
+    kernels: Kernels,
+    { residentWeightBytes, matmulPrecision = "float32", library }: CudaBackendOptions & {
+      readonly library: CublasLt | null;
+    },
+  ) {
     this.device = device;
-    this.kernels = kernels;
+    this.#kernels = kernels;
+    this.products = { precision: matmulPrecision, library };
     const usable = Math.max(0, device.memoryBytes().free - RESERVED_BYTES);
     const room = Math.min(ARENA_BYTES, Math.floor(usable / 4));
     this.limits = {
@@ -91,10 +150,11 @@ export class CudaBackend implements Backend, ProgramHost {
     };
   }
 
-  /** The device, its compute capability and the driver's CUDA version, for people. */
+  /** The device, its compute capability, the driver's CUDA version and cuBLASLt's, for people. */
   get description(): string {
     const { name, capability, driver } = this.device;
-    return `${name} (sm_${capability}, driver for CUDA ${versionText(driver.version)})`;
+    const library = this.products.library?.description ?? "no cuBLASLt";
+    return `${name} (sm_${capability}, driver for CUDA ${versionText(driver.version)}, ${library})`;
   }
 
   /** Most bytes of weights that stay on the device. */
@@ -110,7 +170,7 @@ export class CudaBackend implements Backend, ProgramHost {
     const bytes = unitBytes(plan.weights);
     const streams = streamed ?? bytes > this.residentWeightBytes;
     const slots = streams ? planSlots(plan, this.residentWeightBytes) : undefined;
-    return bytes - plan.weightBytes + programScratch(plan, slots);
+    return bytes - plan.weightBytes + programScratch(plan, slots, this.products);
   }
 
   async loadWeights(
@@ -160,6 +220,20 @@ export class CudaBackend implements Backend, ProgramHost {
     return turn;
   }
 
+  enqueue(launch: Launch): void {
+    if (launch.kind === "kernel") return this.#kernels.launch(launch);
+    this.products.library!.enqueue(launch.prepared, launch.addresses, this.device.compute);
+  }
+
+  /** Goes on without the library, if there is one; no program may use it any more. */
+  dropLibrary(): boolean {
+    const { precision, library } = this.products;
+    this.device.finish();
+    library?.close();
+    this.products = { precision, library: null };
+    return library !== null;
+  }
+
   isClosing(): boolean {
     return this.#closing !== undefined;
   }
@@ -173,7 +247,8 @@ export class CudaBackend implements Backend, ProgramHost {
     this.device.use();
     for (const program of [...this.#programs]) program.release();
     for (const set of [...this.#sets]) await set.release();
-    this.kernels.close();
+    this.dropLibrary();
+    this.#kernels.close();
     this.device.close();
   }
 

@@ -9,10 +9,9 @@ import { namedOperand, readOperand, writeOperand } from "../operand_values.ts";
 import { planSlots, segmentOfSteps, type SlotPlan } from "../slot_plan.ts";
 import { unitLayout } from "../weight_unit.ts";
 import { ConstantPool } from "./constant_pool.ts";
-import type { Launch } from "./cuda_step.ts";
+import type { Launch, Products } from "./cuda_step.ts";
 import type { CudaDevice } from "./device.ts";
 import { encodePlan, measurePlan } from "./encode.ts";
-import type { Kernels } from "./kernels.ts";
 import type { CudaWeightSet } from "./weight_set.ts";
 
 /** Bytes in which kernels tell of a fault: code, step, value. */
@@ -24,9 +23,13 @@ const GRAPH_STEPS = 48;
 const GRAPHS_AHEAD = 2;
 
 /** Bytes a program takes beside its arena and its weights' home. */
-export function programScratch(plan: Plan, slots: SlotPlan | undefined): number {
+export function programScratch(
+  plan: Plan,
+  slots: SlotPlan | undefined,
+  products: Products,
+): number {
   const slotBytes = slots?.slotBytes ?? [0, 0];
-  const { stepScratchBytes, constantBytes } = measurePlan(plan);
+  const { stepScratchBytes, constantBytes } = measurePlan(plan, products);
   return aligned(FAULT_BYTES) + constantBytes + aligned(stepScratchBytes) + slotBytes[0] +
     slotBytes[1];
 }
@@ -34,8 +37,10 @@ export function programScratch(plan: Plan, slots: SlotPlan | undefined): number 
 /** What a program needs of its backend. */
 export interface ProgramHost {
   readonly device: CudaDevice;
-  readonly kernels: Kernels;
+  readonly products: Products;
   readonly residentWeightBytes: number;
+  /** Puts a launch into the compute stream. */
+  enqueue(launch: Launch): void;
   /** Runs an action after all runs asked for before. */
   inTurn(action: () => Promise<void>): Promise<void>;
   /** Whether the backend is about to close. */
@@ -71,7 +76,7 @@ export class CudaProgram implements Program {
     try {
       this.#arena = this.#take(plan.arenaBytes, "arena", `the intermediates of ${plan.name}`);
       const slots = set.isResident ? undefined : planSlots(plan, host.residentWeightBytes);
-      const scratch = this.#take(programScratch(plan, slots), "scratch", "scratch");
+      const scratch = this.#take(programScratch(plan, slots, host.products), "scratch", "scratch");
       this.#fault = scratch;
       this.#prepare(set, slots, scratch + aligned(FAULT_BYTES));
       for (const { operand, value } of plan.constants) this.#store(operand, value);
@@ -155,7 +160,7 @@ export class CudaProgram implements Program {
   #prepare(set: CudaWeightSet, slots: SlotPlan | undefined, region: number): void {
     const { plan } = this;
     const { device } = this.#host;
-    const measured = measurePlan(plan);
+    const measured = measurePlan(plan, this.#host.products);
     const constants = new ConstantPool(region);
     const stepScratch = region + measured.constantBytes;
     const firstSlot = stepScratch + aligned(measured.stepScratchBytes);
@@ -171,6 +176,7 @@ export class CudaProgram implements Program {
       fault: this.#fault,
       weights: { unit },
       constants,
+      products: this.#host.products,
     });
     constants.forEach((address, bytes) => device.upload(address, bytes));
     for (let i = 0; i < GRAPHS_AHEAD; i++) {
@@ -195,10 +201,14 @@ export class CudaProgram implements Program {
   }
 
   #capture(steps: readonly (readonly Launch[])[], copies: Copies): void {
-    const { device, kernels } = this.#host;
+    const { device } = this.#host;
     const launches = steps.flat();
     if (launches.length === 0) return;
-    const graph = device.capture(() => launches.forEach((launch) => kernels.launch(launch)));
+    const enqueue = (launch: Launch) => this.#host.enqueue(launch);
+    for (const launch of launches) {
+      if (isCold(launch)) enqueue(launch);
+    }
+    const graph = device.capture(() => launches.forEach(enqueue));
     this.#sections.push({ graph, copies });
   }
 
@@ -245,6 +255,11 @@ export class CudaProgram implements Program {
     }
     this.#host.device.use();
   }
+}
+
+/** A kind of product that never ran: what it does first must not fall into a capture. Its result does not matter. */
+function isCold(launch: Launch): boolean {
+  return launch.kind === "matmul" && !launch.prepared.isWarm;
 }
 
 function bytesOf(words: Int32Array): Uint8Array {

@@ -240,13 +240,21 @@ function cancellingSumsCase(): ConformanceCase {
   };
 }
 
+/** How a linear layer takes its operands. */
+export interface LinearOptions {
+  readonly mode: ActivationMode;
+  readonly budget: ConformanceCase["budget"];
+  /** What the product's operands are rounded to; as they are when absent. */
+  readonly round?: (value: number) => number;
+}
+
 /** A case of linear over a weight of one format. */
 export function buildLinearCase(
   format: TestFormat,
   ending: Ending,
   { m, n, k }: LinearSize,
   seed: number,
-  { mode, budget }: { mode: ActivationMode; budget: ConformanceCase["budget"] },
+  { mode, budget, round }: LinearOptions,
 ): ConformanceCase {
   const random = new Random(seed);
   const weights = new TestWeights(mode);
@@ -289,7 +297,9 @@ export function buildLinearCase(
       return captureLinear(graph, { ...inputs, x }, ending, w, b, isPart);
     },
     expected: () => {
-      const sums = expectedSums({ rows: m, columns: k, data: x }, weight, mode);
+      const seen = round ? x.map(round) : x;
+      const values = round ? weight.values.map(round) : weight.values;
+      const sums = expectedSums({ rows: m, columns: k, data: seen }, { ...weight, values }, mode);
       return evaluate.finish(sums, n, {
         activation: ending.activation,
         bias: ending.bias ? bias.values : undefined,

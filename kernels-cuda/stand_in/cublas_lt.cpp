@@ -1,0 +1,336 @@
+// A stand-in for cuBLASLt: the symbols that src/backends/cuda/cublas_lt_symbols.ts names, over host memory. A
+// product does what its descriptors say: types, transposes, leading dimensions, epilogue, TF32. It checks what a
+// device would not forgive: sizes of attributes, ranges, alignments that were promised, an algorithm of
+// another product.
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "../activation.h"
+#include "../numbers.h"
+#include "driver.h"
+
+namespace {
+
+using namespace stand_in;
+
+enum Status { SUCCESS = 0, NOT_INITIALIZED = 1, ALLOC_FAILED = 3, INVALID_VALUE = 7, EXECUTION_FAILED = 13,
+              NOT_SUPPORTED = 15 };
+enum DataType { R_32F = 0, R_16F = 2, R_16BF = 14 };
+enum ComputeType { COMPUTE_32F = 68, COMPUTE_32F_FAST_TF32 = 77 };
+enum Epilogue { EPILOGUE_DEFAULT = 1, EPILOGUE_RELU = 2, EPILOGUE_BIAS = 4, EPILOGUE_GELU = 32 };
+
+// An attribute: its number, where it lies, its bytes.
+struct Attribute {
+  int number;
+  void* data;
+  size_t bytes;
+};
+
+struct Operation {
+  int32_t compute, scale, pointer_mode = 0, transpose_a = 0, transpose_b = 0;
+  uint32_t epilogue = EPILOGUE_DEFAULT;
+  uint64_t bias = 0;
+  std::vector<Attribute> attributes() {
+    return {{0, &compute, 4}, {1, &scale, 4}, {2, &pointer_mode, 4}, {3, &transpose_a, 4},
+            {4, &transpose_b, 4}, {7, &epilogue, 4}, {8, &bias, 8}};
+  }
+};
+struct Layout {
+  uint32_t type;
+  int32_t order = 0;
+  uint64_t rows, columns;
+  int64_t leading;
+  std::vector<Attribute> attributes() {
+    return {{0, &type, 4}, {1, &order, 4}, {2, &rows, 8}, {3, &columns, 8}, {4, &leading, 8}};
+  }
+  size_t item() const { return type == R_32F ? 4 : 2; }
+  // Bytes from the first element to the last, columns lying apart.
+  size_t bytes() const { return ((columns - 1) * leading + rows) * item(); }
+};
+struct Preference {
+  uint32_t search = 0;
+  uint64_t workspace = 0;
+  uint32_t alignments[4] = {256, 256, 256, 256};
+  std::vector<Attribute> attributes() {
+    return {{0, &search, 4}, {1, &workspace, 8}, {5, &alignments[0], 4}, {6, &alignments[1], 4},
+            {7, &alignments[2], 4}, {8, &alignments[3], 4}};
+  }
+};
+struct Library {};
+
+Handles<Library> libraries;
+Handles<Operation> operations;
+Handles<Layout> layouts;
+Handles<Preference> preferences;
+
+template <class Object>
+Attribute attribute_of(Object* object, int number) {
+  if (object) {
+    for (const Attribute& attribute : object->attributes()) {
+      if (attribute.number == number) return attribute;
+    }
+  }
+  return {number, nullptr, 0};
+}
+template <class Object>
+int set_attribute(Object* object, int number, const void* value, size_t bytes) {
+  Attribute attribute = attribute_of(object, number);
+  if (!attribute.data || !value || bytes != attribute.bytes) return INVALID_VALUE;
+  std::memcpy(attribute.data, value, bytes);
+  return SUCCESS;
+}
+template <class Object>
+int get_attribute(Object* object, int number, void* value, size_t bytes, size_t* written) {
+  Attribute attribute = attribute_of(object, number);
+  if (!attribute.data || (bytes != 0 && bytes != attribute.bytes)) return INVALID_VALUE;
+  if (bytes != 0) std::memcpy(value, attribute.data, bytes);
+  *written = attribute.bytes;
+  return SUCCESS;
+}
+
+// A product without its addresses; what an algorithm of 64 bytes is for.
+struct Product {
+  Operation operation;
+  Layout a, b, c, d;
+
+  // What must be the same for an algorithm to fit.
+  uint64_t fingerprint() const {
+    uint64_t hash = 1469598103934665603u;
+    auto add = [&](uint64_t word) { hash = (hash ^ word) * 1099511628211u; };
+    for (uint64_t word : {(uint64_t)operation.compute, (uint64_t)operation.transpose_a,
+                          (uint64_t)operation.transpose_b, (uint64_t)operation.epilogue}) add(word);
+    for (const Layout* layout : {&a, &b, &c, &d}) {
+      for (uint64_t word : {(uint64_t)layout->type, layout->rows, layout->columns, (uint64_t)layout->leading}) {
+        add(word);
+      }
+    }
+    return hash;
+  }
+  uint64_t m() const { return operation.transpose_a ? a.columns : a.rows; }
+  uint64_t k() const { return operation.transpose_a ? a.rows : a.columns; }
+  uint64_t n() const { return operation.transpose_b ? b.rows : b.columns; }
+
+  bool is_valid() const {
+    bool fits = (operation.transpose_b ? b.columns : b.rows) == k() && d.rows == m() && d.columns == n() &&
+                c.rows == m() && c.columns == n();
+    bool leads = true;
+    for (const Layout* layout : {&a, &b, &c, &d}) {
+      leads = leads && layout->rows > 0 && layout->columns > 0 && layout->leading >= (int64_t)layout->rows;
+    }
+    bool types = a.type == b.type && (a.type == R_32F || a.type == R_16F || a.type == R_16BF) &&
+                 c.type == R_32F && d.type == R_32F;
+    bool computes = operation.compute == COMPUTE_32F ||
+                    (operation.compute == COMPUTE_32F_FAST_TF32 && a.type == R_32F);
+    return fits && leads && types && computes && operation.scale == R_32F && operation.pointer_mode == 0;
+  }
+};
+
+struct Algorithm {
+  uint64_t fingerprint, workspace;
+  uint32_t alignments[4];
+  char unused[64 - 32];
+};
+static_assert(sizeof(Algorithm) == 64, "as cublasLtMatmulAlgo_t");
+struct HeuristicResult {
+  Algorithm algorithm;
+  size_t workspace;
+  int32_t state;
+  float waves;
+  int32_t reserved[4];
+};
+static_assert(sizeof(HeuristicResult) == 96, "as cublasLtMatmulHeuristicResult_t");
+
+bool product_of(uint64_t operation, uint64_t a, uint64_t b, uint64_t c, uint64_t d, Product* product) {
+  Operation* found = operations.find(operation);
+  Layout* parts[4] = {layouts.find(a), layouts.find(b), layouts.find(c), layouts.find(d)};
+  if (!found || !parts[0] || !parts[1] || !parts[2] || !parts[3]) return false;
+  *product = {*found, *parts[0], *parts[1], *parts[2], *parts[3]};
+  return product->is_valid();
+}
+
+// To 10 bits of mantissa, ties away from zero, as cvt.rna.tf32 does.
+float to_tensor_float32(float x) { return x == x ? from_bits((to_bits(x) + 0x1000) & 0xffffe000) : x; }
+
+// An operand as [lines, k], whichever way it lies.
+std::vector<float> gathered(const Layout& layout, const char* data, bool transposed, bool tensor_float32) {
+  uint64_t lines = transposed ? layout.columns : layout.rows;
+  uint64_t depth = transposed ? layout.rows : layout.columns;
+  int dtype = layout.type == R_32F ? FLOAT32 : layout.type == R_16F ? FLOAT16 : BFLOAT16;
+  std::vector<float> out(lines * depth);
+  for (uint64_t line = 0; line < lines; line++) {
+    for (uint64_t k = 0; k < depth; k++) {
+      uint64_t index = transposed ? line * layout.leading + k : k * layout.leading + line;
+      float x = load_float(data, dtype, index);
+      out[line * depth + k] = tensor_float32 ? to_tensor_float32(x) : x;
+    }
+  }
+  return out;
+}
+
+struct Addresses {
+  const char *a, *b;
+  const float* c;
+  float* d;
+};
+
+int multiply(const Product& product, const Addresses& at, float alpha, float beta) {
+  counts[PRODUCTS]++;
+  if (settings[MISCALCULATE_PRODUCTS]) return SUCCESS;
+  const Operation& operation = product.operation;
+  bool tensor_float32 = operation.compute == COMPUTE_32F_FAST_TF32;
+  uint64_t m = product.m(), n = product.n(), k = product.k();
+  std::vector<float> a = gathered(product.a, at.a, operation.transpose_a, tensor_float32);
+  std::vector<float> b = gathered(product.b, at.b, !operation.transpose_b, tensor_float32);
+  int activation = operation.epilogue & EPILOGUE_RELU   ? UNARY_RELU
+                   : operation.epilogue & EPILOGUE_GELU ? UNARY_GELU_TANH
+                                                        : UNARY_IDENTITY;
+  const float* bias = operation.epilogue & EPILOGUE_BIAS ? (const float*)operation.bias : nullptr;
+  for (uint64_t column = 0; column < n; column++) {
+    for (uint64_t row = 0; row < m; row++) {
+      float sum = 0;
+      for (uint64_t i = 0; i < k; i++) sum += a[row * k + i] * b[column * k + i];
+      float value = alpha * sum;
+      if (beta != 0) value += beta * at.c[column * product.c.leading + row];
+      if (bias) value += bias[row];
+      at.d[column * product.d.leading + row] = activate(activation, value);
+    }
+  }
+  return SUCCESS;
+}
+
+bool lies_right(const Algorithm& algorithm, const uint64_t addresses[4]) {
+  for (int i = 0; i < 4; i++) {
+    if (addresses[i] % algorithm.alignments[i] != 0) return false;
+  }
+  return true;
+}
+
+const char* const NAMES[][2] = {
+    {"CUBLAS_STATUS_SUCCESS", "success"},
+    {"CUBLAS_STATUS_NOT_INITIALIZED", "the library was not initialized"},
+    {"CUBLAS_STATUS_ALLOC_FAILED", "the resource allocation failed"},
+    {"CUBLAS_STATUS_INVALID_VALUE", "an unsupported value or parameter was passed to the function"},
+    {"CUBLAS_STATUS_EXECUTION_FAILED", "the function failed to launch on the GPU"},
+    {"CUBLAS_STATUS_NOT_SUPPORTED", "the requested functionality is not supported"},
+    {"unrecognized status", "unrecognized status"},
+};
+const char* text_of(int status, int which) {
+  switch (status) {
+    case SUCCESS: return NAMES[0][which];
+    case NOT_INITIALIZED: return NAMES[1][which];
+    case ALLOC_FAILED: return NAMES[2][which];
+    case INVALID_VALUE: return NAMES[3][which];
+    case EXECUTION_FAILED: return NAMES[4][which];
+    case NOT_SUPPORTED: return NAMES[5][which];
+    default: return NAMES[6][which];
+  }
+}
+
+int removed(bool was_there) { return was_there ? SUCCESS : INVALID_VALUE; }
+
+}  // namespace
+
+EXPORT size_t cublasLtGetVersion() { return settings[LIBRARY_VERSION]; }
+EXPORT const char* cublasLtGetStatusName(int status) { return text_of(status, 0); }
+EXPORT const char* cublasLtGetStatusString(int status) { return text_of(status, 1); }
+EXPORT int cublasLtCreate(uint64_t* handle) {
+  if (settings[FAIL_LIBRARY_START]) return (int)settings[FAIL_LIBRARY_START];
+  *handle = libraries.add(new Library());
+  return SUCCESS;
+}
+EXPORT int cublasLtDestroy(uint64_t handle) { return removed(libraries.remove(handle)); }
+
+EXPORT int cublasLtMatmulDescCreate(uint64_t* handle, int compute, int scale) {
+  Operation* operation = new Operation();
+  operation->compute = compute;
+  operation->scale = scale;
+  *handle = operations.add(operation);
+  return SUCCESS;
+}
+EXPORT int cublasLtMatmulDescDestroy(uint64_t handle) { return removed(operations.remove(handle)); }
+EXPORT int cublasLtMatmulDescSetAttribute(uint64_t handle, int number, const void* value, size_t bytes) {
+  return set_attribute(operations.find(handle), number, value, bytes);
+}
+EXPORT int cublasLtMatmulDescGetAttribute(uint64_t handle, int number, void* value, size_t bytes,
+                                          size_t* written) {
+  return get_attribute(operations.find(handle), number, value, bytes, written);
+}
+
+EXPORT int cublasLtMatrixLayoutCreate(uint64_t* handle, int type, uint64_t rows, uint64_t columns,
+                                      int64_t leading) {
+  Layout* layout = new Layout();
+  layout->type = type;
+  layout->rows = rows;
+  layout->columns = columns;
+  layout->leading = leading;
+  *handle = layouts.add(layout);
+  return SUCCESS;
+}
+EXPORT int cublasLtMatrixLayoutDestroy(uint64_t handle) { return removed(layouts.remove(handle)); }
+EXPORT int cublasLtMatrixLayoutGetAttribute(uint64_t handle, int number, void* value, size_t bytes,
+                                            size_t* written) {
+  return get_attribute(layouts.find(handle), number, value, bytes, written);
+}
+
+EXPORT int cublasLtMatmulPreferenceCreate(uint64_t* handle) {
+  *handle = preferences.add(new Preference());
+  return SUCCESS;
+}
+EXPORT int cublasLtMatmulPreferenceDestroy(uint64_t handle) { return removed(preferences.remove(handle)); }
+EXPORT int cublasLtMatmulPreferenceSetAttribute(uint64_t handle, int number, const void* value,
+                                                size_t bytes) {
+  return set_attribute(preferences.find(handle), number, value, bytes);
+}
+EXPORT int cublasLtMatmulPreferenceGetAttribute(uint64_t handle, int number, void* value, size_t bytes,
+                                                size_t* written) {
+  return get_attribute(preferences.find(handle), number, value, bytes, written);
+}
+
+// Two candidates, the first too greedy for its workspace, as the real one's may be unusable.
+EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, uint64_t a, uint64_t b,
+                                          uint64_t c, uint64_t d, uint64_t preference_handle, int requested,
+                                          HeuristicResult* results, int* found) {
+  *found = 0;
+  Product product;
+  Preference* preference = preferences.find(preference_handle);
+  if (!libraries.find(library)) return NOT_INITIALIZED;
+  if (!preference || requested < 2 || !product_of(operation, a, b, c, d, &product)) return INVALID_VALUE;
+  bool has_end = product.operation.epilogue != EPILOGUE_DEFAULT;
+  if (settings[REFUSE_PRODUCTS] == 2 || (settings[REFUSE_PRODUCTS] == 1 && has_end)) return NOT_SUPPORTED;
+  for (int i = 0; i < 2; i++) {
+    Algorithm algorithm = {product.fingerprint(), preference->workspace, {}, {}};
+    std::memcpy(algorithm.alignments, preference->alignments, sizeof algorithm.alignments);
+    results[i] = {algorithm, (size_t)preference->workspace, i == 0 ? NOT_SUPPORTED : SUCCESS, 1, {}};
+  }
+  *found = 2;
+  return SUCCESS;
+}
+
+EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const float* alpha, uint64_t a,
+                          uint64_t a_layout, uint64_t b, uint64_t b_layout, const float* beta, uint64_t c,
+                          uint64_t c_layout, uint64_t d, uint64_t d_layout, const Algorithm* algorithm,
+                          uint64_t workspace, size_t workspace_bytes, uint64_t stream) {
+  Product product;
+  if (!libraries.find(library)) return NOT_INITIALIZED;
+  if (!product_of(operation, a_layout, b_layout, c_layout, d_layout, &product)) return INVALID_VALUE;
+  if (fails(FAIL_PRODUCT)) return EXECUTION_FAILED;
+  const uint64_t addresses[4] = {a, b, c, d};
+  if (!algorithm || algorithm->fingerprint != product.fingerprint() || !lies_right(*algorithm, addresses) ||
+      workspace_bytes < algorithm->workspace) {
+    return NOT_SUPPORTED;
+  }
+  bool has_bias = product.operation.epilogue & EPILOGUE_BIAS;
+  bool is_there = on_device(a, product.a.bytes()) && on_device(b, product.b.bytes()) &&
+                  on_device(c, product.c.bytes()) && on_device(d, product.d.bytes()) &&
+                  (!has_bias || on_device(product.operation.bias, product.m() * 4)) &&
+                  (workspace_bytes == 0 || on_device(workspace, workspace_bytes));
+  if (!is_there) return INVALID_VALUE;
+  float one = *alpha, carry = *beta;
+  Addresses at = {(const char*)a, (const char*)b, (const float*)c, (float*)d};
+  // The workspace is the library's: whoever keeps something there loses it.
+  return enqueue(stream, [=] {
+    std::memset((void*)workspace, 0xff, workspace_bytes);
+    return multiply(product, at, one, carry);
+  }) ? SUCCESS : EXECUTION_FAILED;
+}

@@ -1,0 +1,122 @@
+/**
+ * cuBLASLt, NVIDIA's library of matrix products: optional, found where it is installed, asked once per kind of
+ * product which algorithm to use.
+ */
+
+import { HalftoneError } from "../../errors.ts";
+import { addressOf } from "../../runtime/foreign.ts";
+import { CublasLtCalls } from "./cublas_lt_calls.ts";
+import { type Algorithm, MatmulDescriptors } from "./cublas_lt_descriptors.ts";
+import type {
+  MatmulAddresses,
+  MatmulLibrary,
+  MatmulProblem,
+  PreparedMatmul,
+} from "./matmul_problem.ts";
+
+/** The first version that is asked: what comes with CUDA 12.0. */
+const LEAST_VERSION = 120001;
+
+interface CublasLtMatmul extends PreparedMatmul {
+  readonly descriptors: MatmulDescriptors;
+  readonly algorithm: Algorithm;
+}
+
+/** A started cuBLASLt on the current context's device. */
+export class CublasLt implements MatmulLibrary {
+  readonly calls: CublasLtCalls;
+  readonly #handle: number;
+  readonly #prepared = new Map<string, CublasLtMatmul | null>();
+  readonly #one = new Float32Array(new ArrayBuffer(4)).fill(1);
+  readonly #zero = new Float32Array(new ArrayBuffer(4));
+
+  /** Throws `backend_unavailable` for an old version, `backend_failed` when it does not start. */
+  constructor(calls: CublasLtCalls) {
+    this.calls = calls;
+    if (calls.version < LEAST_VERSION) {
+      throw new HalftoneError("backend_unavailable", "Cannot use this cuBLASLt: it is too old", {
+        file: calls.library,
+        found: calls.versionText,
+        expected: "12.0.1 or newer",
+      });
+    }
+    this.#handle = calls.get("cublasLtCreate", "start cuBLASLt");
+  }
+
+  /** The first library that opens and starts; a string says why none does. */
+  static open(libraries: readonly string[]): CublasLt | string {
+    const reasons: string[] = [];
+    for (const library of libraries) {
+      try {
+        return new CublasLt(new CublasLtCalls(library));
+      } catch (error) {
+        if (!(error instanceof HalftoneError)) throw error;
+        reasons.push(error.message);
+      }
+    }
+    return reasons.at(-1) ?? "there is none on the library path or in Python's packages";
+  }
+
+  /** Such as "cuBLASLt 13.1.1". */
+  get description(): string {
+    return `cuBLASLt ${this.calls.versionText}`;
+  }
+
+  /** Asks the library once for each kind of product; null where it has no algorithm. */
+  prepare(problem: MatmulProblem): PreparedMatmul | null {
+    const key = JSON.stringify(problem);
+    const known = this.#prepared.get(key);
+    if (known !== undefined) return known;
+    const found = this.#prepare(problem);
+    this.#prepared.set(key, found);
+    return found;
+  }
+
+  #prepare(problem: MatmulProblem): CublasLtMatmul | null {
+    const descriptors = new MatmulDescriptors(this.calls, problem);
+    try {
+      const algorithm = descriptors.algorithm(this.#handle, problem);
+      if (algorithm) return { problem, descriptors, algorithm, isWarm: false };
+    } catch (error) {
+      descriptors.free();
+      throw error;
+    }
+    descriptors.free();
+    return null;
+  }
+
+  /** Puts a product into a stream. */
+  enqueue(prepared: PreparedMatmul, addresses: MatmulAddresses, stream: number): void {
+    const { problem, descriptors, algorithm } = prepared as CublasLtMatmul;
+    const adds = problem.addedStride > 0;
+    if (problem.bias) descriptors.setBias(addresses.bias);
+    this.calls.run(
+      "cublasLtMatmul",
+      `multiply matrices [${problem.m}, ${problem.k}] and [${problem.n}, ${problem.k}]`,
+      this.#handle,
+      descriptors.operation,
+      addressOf(this.#one),
+      addresses.weight,
+      descriptors.weight,
+      addresses.x,
+      descriptors.x,
+      addressOf(adds ? this.#one : this.#zero),
+      adds ? addresses.added : addresses.output,
+      descriptors.added,
+      addresses.output,
+      descriptors.output,
+      addressOf(algorithm.bytes),
+      addresses.workspace,
+      algorithm.workspaceBytes,
+      stream,
+    );
+    prepared.isWarm = true;
+  }
+
+  /** Ends it; nothing of it may still be running. */
+  close(): void {
+    for (const prepared of this.#prepared.values()) prepared?.descriptors.free();
+    this.#prepared.clear();
+    this.calls.try("cublasLtDestroy", this.#handle);
+  }
+}

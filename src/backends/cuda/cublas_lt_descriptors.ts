@@ -1,0 +1,188 @@
+/**
+ * Descriptors of a product for cuBLASLt. The library thinks in columns: a row-major [rows, columns] matrix is a
+ * [columns, rows] one there. So output = x · weightᵀ is asked for as outputᵀ = A · B, where A is the weight
+ * [k, n] transposed, B is x [k, m], and C and D are what is added and the output [n, m].
+ */
+
+import { addressOf } from "../../runtime/foreign.ts";
+import type { CublasLtCalls } from "./cublas_lt_calls.ts";
+import {
+  COMPUTE_TYPE,
+  type CublasLtFunction,
+  DATA_TYPE,
+  DESC,
+  EPILOGUE,
+  HEURISTIC,
+  OPERATION,
+  PREFERENCE,
+} from "./cublas_lt_symbols.ts";
+import type { MatmulProblem } from "./matmul_problem.ts";
+
+const ACTIVATION_FLAG = { identity: 0, relu: EPILOGUE.relu, gelu_tanh: EPILOGUE.gelu } as const;
+/** Algorithms that are asked for; the first that fits is taken. */
+const CANDIDATES = 8;
+
+/** An algorithm and the workspace it needs. */
+export interface Algorithm {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly workspaceBytes: number;
+}
+
+/** The descriptors of one product; `free` gives them back. */
+export class MatmulDescriptors {
+  readonly operation: number;
+  readonly weight: number;
+  readonly x: number;
+  readonly added: number;
+  readonly output: number;
+  readonly #calls: CublasLtCalls;
+  readonly #made: [destroy: CublasLtFunction, handle: number][] = [];
+
+  /** On failure nothing stays. */
+  constructor(calls: CublasLtCalls, problem: MatmulProblem) {
+    this.#calls = calls;
+    const { m, n, k, operands } = problem;
+    const addedStride = problem.addedStride || problem.outputStride;
+    try {
+      this.operation = this.#makeOperation(problem);
+      this.weight = this.#makeLayout(DATA_TYPE[operands], k, n, problem.weightStride);
+      this.x = this.#makeLayout(DATA_TYPE[operands], k, m, problem.xStride);
+      this.added = this.#makeLayout(DATA_TYPE.float32, n, m, addedStride);
+      this.output = this.#makeLayout(DATA_TYPE.float32, n, m, problem.outputStride);
+    } catch (error) {
+      this.free();
+      throw error;
+    }
+  }
+
+  /** The library's first choice within the workspace, or null when it has none. */
+  algorithm(handle: number, problem: MatmulProblem): Algorithm | null {
+    const preference = this.#makePreference(problem);
+    const results = new Uint8Array(new ArrayBuffer(CANDIDATES * HEURISTIC.bytes));
+    const count = new Int32Array(new ArrayBuffer(4));
+    const isAsked = this.#calls.isSupported(
+      "cublasLtMatmulAlgoGetHeuristic",
+      "choose how to multiply matrices",
+      handle,
+      this.operation,
+      this.weight,
+      this.x,
+      this.added,
+      this.output,
+      preference,
+      CANDIDATES,
+      addressOf(results),
+      addressOf(count),
+    );
+    return isAsked ? firstFitting(results, count[0]!, problem.workspaceBytes) : null;
+  }
+
+  /** The next product's bias; the library reads it when the product is enqueued. */
+  setBias(address: number): void {
+    this.#setWord(this.operation, DESC.biasPointer, address);
+  }
+
+  /** Gives everything back. */
+  free(): void {
+    for (const [destroy, handle] of this.#made.splice(0)) this.#calls.try(destroy, handle);
+  }
+
+  #makeOperation({ tensorFloat32, operands, bias, activation }: MatmulProblem): number {
+    const usesTensorFloat32 = tensorFloat32 && operands === "float32";
+    const operation = this.#make(
+      "cublasLtMatmulDescCreate",
+      "cublasLtMatmulDescDestroy",
+      usesTensorFloat32 ? COMPUTE_TYPE.fastTensorFloat32 : COMPUTE_TYPE.float32,
+      DATA_TYPE.float32,
+    );
+    const epilogue = ACTIVATION_FLAG[activation] | (bias ? EPILOGUE.bias : 0);
+    this.#setInteger(operation, DESC.transposeA, OPERATION.transpose);
+    this.#setInteger(operation, DESC.transposeB, OPERATION.none);
+    this.#setInteger(operation, DESC.epilogue, epilogue || EPILOGUE.none);
+    return operation;
+  }
+
+  #makeLayout(type: number, rows: number, columns: number, leadingDimension: number): number {
+    const sizes = [rows, columns, leadingDimension];
+    return this.#make(
+      "cublasLtMatrixLayoutCreate",
+      "cublasLtMatrixLayoutDestroy",
+      type,
+      ...sizes,
+    );
+  }
+
+  #makePreference({ workspaceBytes, alignments }: MatmulProblem): number {
+    const preference = this.#make(
+      "cublasLtMatmulPreferenceCreate",
+      "cublasLtMatmulPreferenceDestroy",
+    );
+    const set = (
+      attribute: number,
+      value: Uint32Array<ArrayBuffer> | BigUint64Array<ArrayBuffer>,
+    ) =>
+      this.#calls.run(
+        "cublasLtMatmulPreferenceSetAttribute",
+        "set what a product may use",
+        preference,
+        attribute,
+        addressOf(value),
+        value.byteLength,
+      );
+    set(PREFERENCE.workspaceBytes, words(workspaceBytes));
+    set(PREFERENCE.alignmentA, integers(alignments.weight));
+    set(PREFERENCE.alignmentB, integers(alignments.x));
+    set(PREFERENCE.alignmentC, integers(alignments.added));
+    set(PREFERENCE.alignmentD, integers(alignments.output));
+    return preference;
+  }
+
+  #make(create: CublasLtFunction, destroy: CublasLtFunction, ...values: number[]): number {
+    const handle = this.#calls.get(create, "describe a product", ...values);
+    this.#made.push([destroy, handle]);
+    return handle;
+  }
+
+  #setInteger(operation: number, attribute: number, value: number): void {
+    this.#set(operation, attribute, integers(value));
+  }
+
+  #setWord(operation: number, attribute: number, value: number): void {
+    this.#set(operation, attribute, words(value));
+  }
+
+  #set(operation: number, attribute: number, value: ArrayBufferView): void {
+    this.#calls.run(
+      "cublasLtMatmulDescSetAttribute",
+      "describe a product",
+      operation,
+      attribute,
+      addressOf(value),
+      value.byteLength,
+    );
+  }
+}
+
+function firstFitting(
+  results: Uint8Array<ArrayBuffer>,
+  count: number,
+  workspaceBytes: number,
+): Algorithm | null {
+  const view = new DataView(results.buffer);
+  for (let i = 0; i < count; i++) {
+    const at = i * HEURISTIC.bytes;
+    const needed = Number(view.getBigUint64(at + HEURISTIC.workspace, true));
+    const state = view.getInt32(at + HEURISTIC.state, true);
+    if (state !== 0 || needed > workspaceBytes) continue;
+    return { bytes: results.slice(at, at + HEURISTIC.algorithmBytes), workspaceBytes: needed };
+  }
+  return null;
+}
+
+function integers(value: number): Uint32Array<ArrayBuffer> {
+  return new Uint32Array(new ArrayBuffer(4)).fill(value);
+}
+
+function words(value: number): BigUint64Array<ArrayBuffer> {
+  return new BigUint64Array(new ArrayBuffer(8)).fill(BigInt(value));
+}

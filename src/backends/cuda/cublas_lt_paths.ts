@@ -1,0 +1,80 @@
+/** Where cuBLASLt may lie: on the loader's path, in CUDA's toolkit, in the packages of Pythons that are installed. */
+
+import { listFolder, realPath, statPath } from "../../runtime/files.ts";
+import { environmentVariable, homeFolder } from "../../runtime/system.ts";
+
+/** Folders of NVIDIA's wheels below Python's packages. */
+const WHEEL_FOLDERS: readonly string[] = [
+  "nvidia/cu13/lib",
+  "nvidia/cublas/lib",
+  "nvidia/cu12/lib",
+];
+
+/**
+ * Names and paths to try in turn. A driver starts libraries of its own major version and of those before, so
+ * those come first.
+ */
+export async function cublasLtLibraries(driverVersion: number): Promise<string[]> {
+  const versions = driverVersion >= 13000 ? [13, 12] : [12, 13];
+  const names = versions.map((version) => `libcublasLt.so.${version}`);
+  const folders = [...toolkitFolders(), ...await wheelFolders()];
+  const paths = names.flatMap((name) => folders.map((folder) => `${folder}/${name}`));
+  const found = await Promise.all(paths.map(isFile));
+  return [...names, ...paths.filter((_, index) => found[index])];
+}
+
+function toolkitFolders(): string[] {
+  const toolkits = ["CUDA_HOME", "CUDA_PATH"].map(environmentVariable);
+  return [...toolkits, "/usr/local/cuda"].flatMap((toolkit) => toolkit ? [`${toolkit}/lib64`] : []);
+}
+
+async function wheelFolders(): Promise<string[]> {
+  const packages = await Promise.all((await pythonPrefixes()).map(packageFolders));
+  return packages.flat().flatMap((folder) => WHEEL_FOLDERS.map((wheel) => `${folder}/${wheel}`));
+}
+
+/** The environment that is active, the Pythons on the path, those of the user and of the system. */
+async function pythonPrefixes(): Promise<string[]> {
+  const active = ["VIRTUAL_ENV", "CONDA_PREFIX"].map(environmentVariable);
+  const home = homeFolder();
+  const own = home === undefined ? [] : [`${home}/.local`];
+  const all = [...active, ...await prefixesOnPath(), ...own, "/usr/local", "/usr"];
+  return [...new Set(all.filter((prefix) => prefix !== undefined && prefix !== ""))] as string[];
+}
+
+/** Of /a/bin/python3 these are /a, and what it is a link into. */
+async function prefixesOnPath(): Promise<string[]> {
+  const pythons = (environmentVariable("PATH") ?? "").split(":").map((bin) => `${bin}/python3`);
+  const found: string[] = [];
+  for (const python of pythons) {
+    if (!await isFile(python)) continue;
+    for (const path of [python, await realPath(python)]) {
+      found.push(path.replace(/\/[^/]*\/[^/]*$/, ""));
+    }
+  }
+  return found;
+}
+
+/** Where a Python keeps packages. */
+async function packageFolders(prefix: string): Promise<string[]> {
+  const versions = (await namesIn(`${prefix}/lib`)).filter((name) => name.startsWith("python3"));
+  return versions.flatMap((version) =>
+    ["site-packages", "dist-packages"].map((packages) => `${prefix}/lib/${version}/${packages}`)
+  );
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await listFolder(folder);
+  } catch {
+    return []; // not there, or not to be read: no library for us either way
+  }
+}
+
+async function isFile(path: string): Promise<boolean> {
+  try {
+    return (await statPath(path))?.kind === "file";
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,92 @@
+/** Encodes linear layers: few rows read the weight as stored; many have it made plain, slice by slice. */
+
+import type { MatrixView } from "../operand_view.ts";
+import { checkLinear } from "../step_checks.ts";
+import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
+import { launchDequantize } from "./encode_elements.ts";
+import { launchProduct, type PlainRows, productScratch } from "./encode_plain_product.ts";
+import { encodeLlmInt8, roundedValues } from "./encode_rounding.ts";
+import {
+  type MatmulPrecision,
+  OPERAND_BYTES,
+  type OperandType,
+  operandType,
+} from "./matmul_precision.ts";
+import { address, integers, rows } from "./parameters.ts";
+import { endFrom, endParameters, type ProductEnd, productEnd } from "./product_end.ts";
+import { TILE, tiles } from "./tiles.ts";
+
+/** Rows of x up to which a quantized weight is read as it is stored: each of its tiles is read once. */
+const FEW_ROWS = TILE;
+/** Bytes of a slice that is dequantized for a product: it should stay in the second-level cache. */
+const SLICE_BYTES = 16 * 1024 * 1024;
+/** Rows of a slice come in these, so that outputs of all slices begin on 512 bytes. */
+const SLICE_UNIT = 128;
+
+/** linear: x [m, k], weight [n, k], bias [n], gate and residual [1 | m, n] -> output [m, n]. */
+export function encodeLinear(step: CudaStep): void {
+  if (step.step.op !== "linear") return;
+  const { activation, activations: mode } = step.step.attributes;
+  const given = step.matrix(0);
+  const weight = step.weight(1, mode.kind === "quantized" ? mode : undefined);
+  const output = step.outputMatrix();
+  checkLinear(given, weight, output);
+  const end = productEnd(step, output, { bias: 2, gate: 3, residual: 4 }, activation);
+  if (mode.kind === "llm_int8") {
+    return encodeLlmInt8(step, given, weight, endParameters(end), mode.threshold);
+  }
+  const x = mode.kind === "quantized" ? roundedValues(step, given, mode) : given;
+  if (x.rows > FEW_ROWS) return launchSlices(step, x, weight, end, step.products.precision);
+  // Few rows cost no more in float32: reading the weight takes the time.
+  if (weight.plain?.type === "float32") return launchSlices(step, x, weight, end, "float32");
+  step.launch("linear", tiles(x.rows, weight.rows), [
+    ...rows([x.address, x.stride]),
+    ...endParameters(end),
+    ...weight.descriptor,
+    ...integers(x.rows, weight.rows, x.columns, 0),
+  ]);
+}
+
+/** The product over all rows of a plain weight, or over slices made plain: output columns, in turn. */
+function launchSlices(
+  step: CudaStep,
+  x: MatrixView,
+  weight: EncodedWeight,
+  end: ProductEnd,
+  precision: MatmulPrecision,
+): void {
+  const type = operandType(precision);
+  const operand: PlainRows = type === "float32" ? { ...x, type } : narrowed(step, x, type);
+  const isPlain = weight.plain?.type === type;
+  const count = isPlain ? weight.rows : sliceRows(weight, OPERAND_BYTES[type]);
+  const scratch = productScratch(step, end, [x.rows, count]);
+  const product = (plain: PlainRows, first: number): void =>
+    launchProduct(step, operand, plain, endFrom(end, first, plain.rows), precision, scratch);
+  const { rows, columns } = weight;
+  if (isPlain) return product({ ...weight.plain!, rows, columns }, 0);
+  const slice = step.scratch(count * columns * OPERAND_BYTES[type]);
+  for (let first = 0; first < rows; first += count) {
+    const left = Math.min(count, rows - first);
+    launchDequantize(step, weight, [first, left], [slice, columns], type);
+    product({ address: slice, stride: columns, rows: left, columns, type }, first);
+  }
+}
+
+/** Rows of a slice: as few slices as the cache allows, all about as large. */
+function sliceRows({ rows, columns }: EncodedWeight, elementBytes: number): number {
+  const most = Math.max(SLICE_UNIT, Math.floor(SLICE_BYTES / (elementBytes * columns)));
+  const each = Math.ceil(rows / Math.ceil(rows / most));
+  return Math.min(rows, Math.ceil(each / SLICE_UNIT) * SLICE_UNIT);
+}
+
+/** x rounded to 16 bits, in step scratch; a thread does eight values. */
+function narrowed(step: CudaStep, x: MatrixView, type: Exclude<OperandType, "float32">): PlainRows {
+  const place = step.scratch(x.rows * x.columns * OPERAND_BYTES[type]);
+  const eights = x.rows * Math.ceil(x.columns / 8);
+  step.launch(`narrow_${type}`, [Math.ceil(eights / 256), 1, 1], [
+    ...rows([x.address, x.stride]),
+    address(place),
+    ...integers(x.rows, x.columns),
+  ]);
+  return { address: place, stride: x.columns, rows: x.rows, columns: x.columns, type };
+}

@@ -1,0 +1,67 @@
+/** A product as a library is asked for it, apart from the addresses. */
+
+import type { OperandType } from "./matmul_precision.ts";
+
+/** What a library can do at a product's end. */
+export type LibraryActivation = "identity" | "relu" | "gelu_tanh";
+
+/**
+ * output [m, n] = activation(x [m, k] · weight [n, k]ᵀ + added [m, n] + bias [n]), all row-major; `added` and
+ * `bias` may be absent. Sums, added, bias and output are float32. Strides are of rows, in elements.
+ */
+export interface MatmulProblem {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly operands: OperandType;
+  /** Whether float32 operands may be rounded to TF32. */
+  readonly tensorFloat32: boolean;
+  readonly xStride: number;
+  readonly weightStride: number;
+  readonly outputStride: number;
+  /** 0 where nothing is added. */
+  readonly addedStride: number;
+  readonly bias: boolean;
+  readonly activation: LibraryActivation;
+  /** Powers of two that divide the addresses, in bytes. */
+  readonly alignments: {
+    readonly x: number;
+    readonly weight: number;
+    readonly added: number;
+    readonly output: number;
+  };
+  readonly workspaceBytes: number;
+}
+
+/** Where a product's parts lie; 0 for what it lacks. */
+export interface MatmulAddresses {
+  readonly x: number;
+  readonly weight: number;
+  readonly added: number;
+  readonly bias: number;
+  readonly output: number;
+  readonly workspace: number;
+}
+
+/** A product made ready, to be launched any number of times. */
+export interface PreparedMatmul {
+  readonly problem: MatmulProblem;
+  /** Whether it ran before; the first run may load code, which no capture should meet. */
+  isWarm: boolean;
+}
+
+/** What chooses how to compute products. */
+export interface MatmulLibrary {
+  /** The product made ready, or null where the library cannot do it. */
+  prepare(problem: MatmulProblem): PreparedMatmul | null;
+}
+
+/** The library asks about alignment up to here. */
+const LARGEST_ALIGNMENT = 256;
+
+/** The largest power of two up to 256 that divides an address. */
+export function alignmentOf(address: number): number {
+  let alignment = 1;
+  while (alignment < LARGEST_ALIGNMENT && address % (2 * alignment) === 0) alignment *= 2;
+  return alignment;
+}

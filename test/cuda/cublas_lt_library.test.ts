@@ -1,0 +1,181 @@
+/** NVIDIA's own cuBLASLt where it is installed: what of it works without a GPU, and the stand-in beside it. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { CublasLtCalls } from "../../src/backends/cuda/cublas_lt_calls.ts";
+import { CublasLt } from "../../src/backends/cuda/cublas_lt.ts";
+import { MatmulDescriptors } from "../../src/backends/cuda/cublas_lt_descriptors.ts";
+import { cublasLtLibraries } from "../../src/backends/cuda/cublas_lt_paths.ts";
+import {
+  COMPUTE_TYPE,
+  DATA_TYPE,
+  DESC,
+  LAYOUT,
+} from "../../src/backends/cuda/cublas_lt_symbols.ts";
+import type { MatmulProblem } from "../../src/backends/cuda/matmul_problem.ts";
+import { HalftoneError } from "../../src/errors.ts";
+import { addressOf } from "../../src/runtime/foreign.ts";
+import { openStandIn } from "./stand_in.ts";
+
+/** A library that opens, or why there is none. */
+async function openGenuine(): Promise<CublasLtCalls | string> {
+  let reason = "";
+  for (const library of await cublasLtLibraries(13000)) {
+    try {
+      return new CublasLtCalls(library);
+    } catch (error) {
+      if (!(error instanceof HalftoneError)) throw error;
+      reason = error.message;
+    }
+  }
+  return `no cuBLASLt is installed: ${reason}`;
+}
+
+const genuine = await openGenuine();
+const standIn = openStandIn("cublas_lt_library");
+const subjects = {
+  "NVIDIA's cuBLASLt": genuine,
+  "the stand-in for cuBLASLt": typeof standIn === "string"
+    ? standIn
+    : new CublasLtCalls(standIn.library),
+};
+
+const PROBLEM: MatmulProblem = {
+  m: 72,
+  n: 40,
+  k: 24,
+  operands: "bfloat16",
+  tensorFloat32: false,
+  xStride: 26,
+  weightStride: 24,
+  outputStride: 50,
+  addedStride: 45,
+  bias: true,
+  activation: "gelu_tanh",
+  alignments: { x: 4, weight: 256, added: 4, output: 16 },
+  workspaceBytes: 2 ** 20,
+};
+
+for (const [name, calls] of Object.entries(subjects)) {
+  const skip = typeof calls === "string" ? calls : false;
+  if (skip) console.log(`cuda: ${name} is not tried: ${skip}`);
+
+  test(`${name} says its version and what its statuses mean`, { skip }, () => {
+    if (typeof calls === "string") return;
+    assert.match(calls.versionText, /^1[2-9]\.\d+\.\d+$/);
+    assert.equal(calls.textOf(0), "CUBLAS_STATUS_SUCCESS (0): success");
+    assert.equal(
+      calls.textOf(15),
+      "CUBLAS_STATUS_NOT_SUPPORTED (15): the requested functionality is not supported",
+    );
+    assert.match(calls.textOf(3), /^CUBLAS_STATUS_ALLOC_FAILED/);
+  });
+
+  test(`${name} keeps the descriptors as they are meant`, { skip }, () => {
+    if (typeof calls === "string") return;
+    const descriptors = new MatmulDescriptors(calls, PROBLEM);
+    descriptors.setBias(0x1234_5678_9a00);
+    const desc = (attribute: number, bytes = 4) =>
+      attributeOf(calls, "cublasLtMatmulDescGetAttribute", descriptors.operation, attribute, bytes);
+    assert.deepEqual(
+      [desc(0), desc(1), desc(DESC.transposeA), desc(DESC.transposeB), desc(DESC.epilogue)],
+      [COMPUTE_TYPE.float32, DATA_TYPE.float32, 1, 0, 32 + 4],
+    );
+    assert.equal(desc(DESC.biasPointer, 8), 0x1234_5678_9a00);
+    const layout = (handle: number) =>
+      ([[LAYOUT.type, 4], [LAYOUT.rows, 8], [LAYOUT.columns, 8], [
+        LAYOUT.leadingDimension,
+        8,
+      ]] as const)
+        .map(([attribute, bytes]) =>
+          attributeOf(calls, "cublasLtMatrixLayoutGetAttribute", handle, attribute, bytes)
+        );
+    assert.deepEqual(layout(descriptors.weight), [DATA_TYPE.bfloat16, 24, 40, 24]);
+    assert.deepEqual(layout(descriptors.x), [DATA_TYPE.bfloat16, 24, 72, 26]);
+    assert.deepEqual(layout(descriptors.added), [DATA_TYPE.float32, 40, 72, 45]);
+    assert.deepEqual(layout(descriptors.output), [DATA_TYPE.float32, 40, 72, 50]);
+    descriptors.free();
+  });
+
+  test(`${name} takes TF32 and every operand type`, { skip }, () => {
+    if (typeof calls === "string") return;
+    for (const operands of ["float32", "float16", "bfloat16"] as const) {
+      const problem = { ...PROBLEM, operands, tensorFloat32: true, bias: false } as const;
+      const descriptors = new MatmulDescriptors(calls, problem);
+      const compute = attributeOf(
+        calls,
+        "cublasLtMatmulDescGetAttribute",
+        descriptors.operation,
+        0,
+        4,
+      );
+      const expected = operands === "float32"
+        ? COMPUTE_TYPE.fastTensorFloat32
+        : COMPUTE_TYPE.float32;
+      assert.equal(compute, expected);
+      descriptors.free();
+    }
+  });
+
+  test(`${name} refuses an attribute of another size`, { skip }, () => {
+    if (typeof calls === "string") return;
+    const descriptors = new MatmulDescriptors(calls, PROBLEM);
+    const word = new BigUint64Array(1);
+    const set = (bytes: number) =>
+      calls.try(
+        "cublasLtMatmulDescSetAttribute",
+        descriptors.operation,
+        DESC.transposeA,
+        addressOf(word),
+        bytes,
+      );
+    assert.deepEqual([set(8), set(4)], [7, 0]);
+    descriptors.free();
+  });
+}
+
+const skip = typeof genuine === "string" ? genuine : false;
+test(
+  "NVIDIA's cuBLASLt asked for an algorithm without a device says what is missing",
+  { skip },
+  () => {
+    if (typeof genuine === "string") return;
+    const descriptors = new MatmulDescriptors(genuine, PROBLEM);
+    // The preference is made and filled before the library finds that there is no handle.
+    assert.throws(() => descriptors.algorithm(0, PROBLEM), (error) => {
+      assert.ok(error instanceof HalftoneError);
+      assert.equal(error.detail.field, "cublasLtMatmulAlgoGetHeuristic");
+      assert.match(error.message, /CUBLAS_STATUS_(NOT_INITIALIZED|INVALID_VALUE)/);
+      return true;
+    });
+    descriptors.free();
+  },
+);
+
+test("NVIDIA's cuBLASLt starts, or says why it does not", { skip }, () => {
+  if (typeof genuine === "string") return;
+  const opened = CublasLt.open([genuine.library]);
+  if (typeof opened !== "string") return opened.close();
+  assert.match(opened, /Cannot start cuBLASLt.*CUBLAS_STATUS_/);
+});
+
+function attributeOf(
+  calls: CublasLtCalls,
+  ask: "cublasLtMatmulDescGetAttribute" | "cublasLtMatrixLayoutGetAttribute",
+  handle: number,
+  attribute: number,
+  bytes: number,
+): number {
+  const value = new BigUint64Array(1), written = new BigUint64Array(1);
+  calls.run(
+    ask,
+    "read an attribute",
+    handle,
+    attribute,
+    addressOf(value),
+    bytes,
+    addressOf(written),
+  );
+  assert.equal(Number(written[0]), bytes);
+  return Number(value[0]);
+}
