@@ -63,6 +63,12 @@ function registerAll(standIn: StandIn): void {
       {},
       /Cannot start cuBLASLt.*CUBLAS_STATUS_NOT_INITIALIZED \(1\): the library was not initialized/,
     ],
+    [
+      "fails in its first product",
+      { failProduct: 1 },
+      {},
+      /Cannot multiply matrices.*CUBLAS_STATUS_EXECUTION_FAILED \(13\)/,
+    ],
     ["multiplies wrongly", { miscalculateProducts: 1 }, {}, /the device gets a linear layer wrong/],
   ];
   for (const [name, settings, options, expected] of without) {

@@ -79,15 +79,22 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
   }
 }
 
-/** Known numbers with cuBLASLt, and without it where they come out wrong. */
+/** Known numbers with cuBLASLt, and without it where it fails or they come out wrong. */
 async function testItself(backend: CudaBackend, options: CudaBackendOptions): Promise<void> {
   try {
     await selfTest(backend);
   } catch (error) {
-    if (!(error instanceof HalftoneError) || !backend.dropLibrary()) throw error;
+    if (!isLibrarys(error) || !backend.dropLibrary()) throw error;
     await selfTest(backend);
     warnOfMissing(error.message, options);
   }
+}
+
+/** Whether the library may be to blame: wrong numbers, or a call into it that failed. */
+function isLibrarys(error: unknown): error is HalftoneError {
+  if (!(error instanceof HalftoneError)) return false;
+  const { code, detail } = error;
+  return code === "backend_unavailable" || detail.field?.startsWith("cublasLt") === true;
 }
 
 /** cuBLASLt, or null with a warning that says why. */
