@@ -41,6 +41,7 @@ export type { Shape } from "./src/tensor/shape.ts";
 
 export type { MemoryUse } from "./src/backends/backend.ts";
 export type { BackendName, BackendOptions } from "./src/backends/select.ts";
+export type { MatmulPrecision } from "./src/backends/cuda/matmul_precision.ts";
 export { type BackendHandle, openBackend } from "./src/pipelines/backend_handle.ts";
 
 export {

@@ -35,6 +35,19 @@ function registerAll(standIn: StandIn): void {
     return { backend, warnings };
   }
 
+  /** The backend multiplies as one with cuBLASLt does, and without it; closes it. */
+  async function assertOwnProducts(backend: Backend): Promise<void> {
+    const before = standIn.count("products");
+    const products = await multiply(backend);
+    assert.equal(standIn.count("products"), before);
+    await backend.close();
+    standIn.reset();
+    assertNothingHeld(standIn);
+    const { backend: usual } = await open({});
+    assertNear(products, await multiply(usual));
+    await usual.close();
+  }
+
   test("products of many rows are made by cuBLASLt, each kind of product asked for once", async () => {
     const { backend, warnings } = await open({});
     assert.deepEqual(warnings, []);
@@ -78,30 +91,14 @@ function registerAll(standIn: StandIn): void {
       assert.match(warnings[0]!, /^Without cuBLASLt .*slower kernels.*nvidia-cublas/);
       assert.match(warnings[0]!, expected);
       assert.match(backend.description, /, no cuBLASLt\)$/);
-      const before = standIn.count("products");
-      const products = await multiply(backend);
-      assert.equal(standIn.count("products"), before);
-      await backend.close();
-      standIn.reset();
-      assertNothingHeld(standIn);
-      const { backend: usual } = await open({});
-      assertNear(products, await multiply(usual));
-      await usual.close();
+      await assertOwnProducts(backend);
     });
   }
 
   test("without an algorithm our own kernels multiply", async () => {
     const { backend, warnings } = await open({ refuseProducts: 2 });
-    const before = standIn.count("products");
-    const products = await multiply(backend);
-    assert.equal(standIn.count("products"), before);
     assert.deepEqual(warnings, []);
-    await backend.close();
-    standIn.reset();
-    assertNothingHeld(standIn);
-    const { backend: usual } = await open({});
-    assertNear(products, await multiply(usual));
-    await usual.close();
+    await assertOwnProducts(backend);
   });
 
   test("a product that fails is an error in the library's words, and nothing stays", async () => {

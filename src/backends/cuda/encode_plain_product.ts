@@ -9,7 +9,7 @@ import {
   type MatmulAddresses,
   type MatmulProblem,
 } from "./matmul_problem.ts";
-import { address, integers, rows } from "./parameters.ts";
+import { integers, rows } from "./parameters.ts";
 import { endParameters, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
 

@@ -3,13 +3,18 @@
 import { HalftoneError } from "../../errors.ts";
 
 /**
- * The choices, most exact first: operands as they are; with 10 bits of mantissa, in TF32 units; rounded to
- * float16 (beyond 65504 infinite); rounded to bfloat16.
+ * Most exact first: operands as they are; with 10 bits of mantissa, in TF32 units; rounded to float16 (beyond
+ * 65504 infinite); rounded to bfloat16.
  */
-export const MATMUL_PRECISIONS = ["float32", "tensorfloat32", "float16", "bfloat16"] as const;
+export type MatmulPrecision = "float32" | "tensorfloat32" | "float16" | "bfloat16";
 
-/** One of them. */
-export type MatmulPrecision = typeof MATMUL_PRECISIONS[number];
+/** All of them. */
+export const MATMUL_PRECISIONS: readonly MatmulPrecision[] = [
+  "float32",
+  "tensorfloat32",
+  "float16",
+  "bfloat16",
+];
 
 /** The type in which a product's operands lie in memory. */
 export type OperandType = "float32" | "float16" | "bfloat16";
