@@ -1,150 +1,150 @@
-//! GGUF's blocks of 32 values with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
+//! GGUF's blocks of 32 values with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0. First come the scales of a
+//! chunk, four at a time, then its codes: nothing waits for a quotient.
 
+use crate::blocks::*;
 use crate::numbers::*;
-use crate::ranges::{all_finite, range_of};
-
-/// No type reaches further with float16 scales; and the squares of larger values could overflow.
-const LARGEST_VALUE: f32 = 1073741824.0;
-
-/// Bytes of a block, by kind.
-const SIZES: [usize; 5] = [18, 20, 22, 24, 34];
 
 pub unsafe fn run(kind: u32, input: *const u8, dtype: u32, count: usize, out: *mut u8) -> bool {
-    let mut x = [0f32; 32];
-    let mut good = true;
-    for block in 0..count / 32 {
-        widen(dtype, input, 32 * block, 32, x.as_mut_ptr());
-        good &= in_range(&x);
-        let to = out.add(block * SIZES[kind as usize]);
-        match kind {
-            0 => symmetric(&x, 8.0, to),
-            1 => from_minimum(&x, 15.0, to),
-            2 => symmetric(&x, 16.0, to),
-            3 => from_minimum(&x, 31.0, to),
-            _ => eight_bits(&x, to),
-        }
-    }
-    good
+    let mut scales = Scales::new();
+    let bytes = [18, 20, 22, 24, 34][kind as usize];
+    each_chunk(dtype, input, count, out, (32, bytes), |x, blocks, to| match kind {
+        0 => symmetric(&mut scales, x, blocks, 8, to),
+        1 => from_minimum(&mut scales, x, blocks, 15, to),
+        2 => symmetric(&mut scales, x, blocks, 16, to),
+        3 => from_minimum(&mut scales, x, blocks, 31, to),
+        _ => eight_bits(&mut scales, x, blocks, to),
+    })
 }
 
-/// Whether all values are finite and not too large.
-pub unsafe fn in_range(x: &[f32]) -> bool {
-    let mut large = i32x4_splat(0);
-    for i in (0..x.len()).step_by(4) {
-        let size = f32x4_abs(load(x.as_ptr().add(i)));
-        large = v128_or(large, f32x4_gt(size, f32x4_splat(LARGEST_VALUE)));
-    }
-    !v128_any_true(large) && all_finite(x.as_ptr(), x.len())
+/// The scales and minima of a chunk.
+struct Scales {
+    /// As float16 bits.
+    scale: [u32; BLOCKS],
+    minimum: [u32; BLOCKS],
+    inverse: [f32; BLOCKS],
+    least: [f32; BLOCKS],
 }
 
-/// The value of largest magnitude with its sign, the first of equals; 0 for zeros.
-pub unsafe fn largest(x: &[f32]) -> f32 {
-    let (least, most) = range_of(x.as_ptr(), x.len());
-    if least == 0.0 && most == 0.0 {
-        return 0.0;
+impl Scales {
+    fn new() -> Scales {
+        let (words, floats) = ([0; BLOCKS], [0.0; BLOCKS]);
+        Scales { scale: words, minimum: words, inverse: floats, least: floats }
     }
-    if -least == most {
-        return *x.iter().find(|value| size_of(**value) == most).unwrap_unchecked();
-    }
-    if -least > most {
-        least
-    } else {
-        most
-    }
-}
 
-/// 1 / scale, and 0 for a scale of 0.
-fn inverse_of(scale: f32) -> f32 {
-    if scale == 0.0 {
-        0.0
-    } else {
-        1.0 / scale
+    /// Sets the scales of four blocks.
+    #[inline(always)]
+    unsafe fn set(&mut self, block: usize, scale: v128) {
+        v128_store(self.scale.as_mut_ptr().add(block) as *mut v128, float16_of(scale));
+        store(self.inverse.as_mut_ptr().add(block), inverses_of(scale));
+    }
+
+    #[inline(always)]
+    unsafe fn set_minimum(&mut self, block: usize, least: v128) {
+        v128_store(self.minimum.as_mut_ptr().add(block) as *mut v128, float16_of(least));
+        store(self.least.as_mut_ptr().add(block), least);
+    }
+
+    /// Writes a block's scale and gives its inverse.
+    #[inline(always)]
+    unsafe fn write(&self, block: usize, to: *mut u8) -> f32 {
+        (to as *mut u16).write_unaligned(*self.scale.as_ptr().add(block) as u16);
+        *self.inverse.as_ptr().add(block)
+    }
+
+    /// Writes a block's minimum and gives it.
+    #[inline(always)]
+    unsafe fn write_minimum(&self, block: usize, to: *mut u8) -> f32 {
+        (to as *mut u16).write_unaligned(*self.minimum.as_ptr().add(block) as u16);
+        *self.least.as_ptr().add(block)
     }
 }
 
 /// Q4_0, Q5_0: the value of largest magnitude becomes code 0.
-unsafe fn symmetric(x: &[f32; 32], zero_point: f32, to: *mut u8) {
-    let scale = largest(x) / -zero_point;
-    let inverse = inverse_of(scale);
-    write_float16(to, scale);
-    let half = f32x4_splat(zero_point + 0.5);
-    write_codes(2.0 * zero_point - 1.0, to, inverse, 2, |i, inverse| {
-        f32x4_add(f32x4_mul(load(x.as_ptr().add(i)), inverse), half)
-    });
+#[inline(always)]
+unsafe fn symmetric(scales: &mut Scales, x: *const f32, blocks: usize, zero_point: u8, to: *mut u8) {
+    let divisor = f32x4_splat(-1.0 / zero_point as f32); // a power of two
+    for block in (0..blocks).step_by(4) {
+        scales.set(block, f32x4_mul(largest_of_four(x.add(32 * block)), divisor));
+    }
+    let half = f32x4_splat(zero_point as f32 + 0.5);
+    let bytes = if zero_point > 8 { 22 } else { 18 };
+    for block in 0..blocks {
+        let to = to.add(bytes * block);
+        let inverse = scales.write(block, to);
+        write_codes(2 * zero_point - 1, inverse, to.add(2), |i| {
+            f32x4_add(f32x4_mul(load(x.add(32 * block + i)), f32x4_splat(inverse)), half)
+        });
+    }
 }
 
 /// Q4_1, Q5_1: codes from the minimum to the maximum.
-unsafe fn from_minimum(x: &[f32; 32], most: f32, to: *mut u8) {
-    let (min, max) = range_of(x.as_ptr(), 32);
-    let scale = (max - min) / most;
-    write_float16(to, scale);
-    write_float16(to.add(2), min);
-    write_codes(most, to, inverse_of(scale), 4, |i, inverse| {
-        let above = f32x4_sub(load(x.as_ptr().add(i)), f32x4_splat(min));
-        f32x4_add(f32x4_mul(above, inverse), f32x4_splat(0.5))
-    });
+#[inline(always)]
+unsafe fn from_minimum(scales: &mut Scales, x: *const f32, blocks: usize, most: u8, to: *mut u8) {
+    for block in (0..blocks).step_by(4) {
+        let (least, largest) = ranges_of_four(x.add(32 * block));
+        scales.set(block, f32x4_div(f32x4_sub(largest, least), f32x4_splat(most as f32)));
+        scales.set_minimum(block, least);
+    }
+    let bytes = if most > 15 { 24 } else { 20 };
+    for block in 0..blocks {
+        let to = to.add(bytes * block);
+        let inverse = scales.write(block, to);
+        let least = scales.write_minimum(block, to.add(2));
+        write_codes(most, inverse, to.add(4), |i| {
+            let above = f32x4_sub(load(x.add(32 * block + i)), f32x4_splat(least));
+            f32x4_add(f32x4_mul(above, f32x4_splat(inverse)), f32x4_splat(0.5))
+        });
+    }
 }
 
-/// Cuts positions off to codes; above 15 also writes the fifth bits, which come first.
+/// Cuts positions off to codes; of 5 bits the fifth come first.
 #[inline(always)]
-unsafe fn write_codes(
-    most: f32,
-    to: *mut u8,
-    inverse: f32,
-    at: usize,
-    position: impl Fn(usize, v128) -> v128,
-) {
-    let finite = size_of(inverse) < f32::INFINITY; // else C's integers are all 0
-    let code = |i: usize| {
-        let cut = i32x4_trunc_sat_f32x4(position(i, f32x4_splat(inverse)));
-        let code = i32x4_min(cut, i32x4_splat(most as i32));
-        if finite {
-            code
-        } else {
-            i32x4_splat(0)
-        }
-    };
-    let sixteen = |i: usize| {
-        u8x16_narrow_i16x8(
-            i16x8_narrow_i32x4(code(i), code(i + 4)),
-            i16x8_narrow_i32x4(code(i + 8), code(i + 12)),
-        )
-    };
-    let (low, high) = (sixteen(0), sixteen(16));
-    let mut nibbles = to.add(at);
-    if most > 15.0 {
-        let bits = (i8x16_bitmask(u8x16_shl(low, 3)) as u32)
-            | (i8x16_bitmask(u8x16_shl(high, 3)) as u32) << 16;
-        (nibbles as *mut u32).write_unaligned(bits);
-        nibbles = nibbles.add(4);
+unsafe fn write_codes(most: u8, inverse: f32, to: *mut u8, position: impl Fn(usize) -> v128) {
+    let code = |i: usize| whole_number(f32x4_trunc(position(i)));
+    let sixteen = |i: usize| u8x16_min(bytes(code(i), code(i + 4), code(i + 8), code(i + 12)), u8x16_splat(most));
+    let (mut low, high) = (sixteen(0), sixteen(16));
+    let mut nibbles = to;
+    if most > 15 {
+        let fifth = |codes: v128| i8x16_bitmask(i8x16_gt(codes, u8x16_splat(15))) as u32;
+        (to as *mut u32).write_unaligned(fifth(low) | fifth(high) << 16);
+        nibbles = to.add(4);
+        low = v128_and(low, u8x16_splat(15));
     }
-    let pairs = v128_or(v128_and(low, u8x16_splat(15)), u8x16_shl(high, 4));
-    v128_store(nibbles as *mut v128, pairs);
+    v128_store(nibbles as *mut v128, v128_or(low, u8x16_shl(high, 4)));
+    if size_of(inverse) == f32::INFINITY {
+        zeros(to, if most > 15 { 20 } else { 16 });
+    }
 }
 
 /// Q8_0: rounds halves away from zero.
-unsafe fn eight_bits(x: &[f32; 32], to: *mut u8) {
-    let scale = size_of(largest(x)) / 127.0;
-    let inverse = inverse_of(scale);
-    write_float16(to, scale);
-    let finite = inverse < f32::INFINITY;
-    let code = |i: usize| {
-        let value = f32x4_mul(load(x.as_ptr().add(i)), f32x4_splat(inverse));
-        let size = f32x4_abs(value);
-        let whole = f32x4_trunc(size);
-        let up = f32x4_ge(f32x4_sub(size, whole), f32x4_splat(0.5));
-        let rounded = i32x4_sub(i32x4_trunc_sat_f32x4(whole), up);
-        let negative = i32x4_shr(value, 31);
-        let signed = i32x4_sub(v128_xor(rounded, negative), negative);
-        if finite {
-            signed
-        } else {
-            i32x4_splat(0)
-        }
-    };
-    for i in [0, 16] {
-        let low = i16x8_narrow_i32x4(code(i), code(i + 4));
-        let high = i16x8_narrow_i32x4(code(i + 8), code(i + 12));
-        v128_store(to.add(2 + i) as *mut v128, i8x16_narrow_i16x8(low, high));
+#[inline(always)]
+unsafe fn eight_bits(scales: &mut Scales, x: *const f32, blocks: usize, to: *mut u8) {
+    for block in (0..blocks).step_by(4) {
+        scales.set(block, f32x4_div(magnitudes_of_four(x.add(32 * block)), f32x4_splat(127.0)));
     }
+    for block in 0..blocks {
+        let to = to.add(34 * block);
+        let inverse = scales.write(block, to);
+        let code = |i: usize| {
+            let value = f32x4_mul(load(x.add(32 * block + i)), f32x4_splat(inverse));
+            let sign = v128_and(value, i32x4_splat(i32::MIN));
+            // The number below a half: the sum with it reaches the next integer from a half on.
+            let half = v128_or(sign, f32x4_splat(f32::from_bits(0x3eff_ffff)));
+            whole_number(f32x4_trunc(f32x4_add(value, half)))
+        };
+        for i in [0, 16] {
+            let codes = signed_bytes(code(i), code(i + 4), code(i + 8), code(i + 12));
+            v128_store(to.add(2 + i) as *mut v128, codes);
+        }
+        if inverse == f32::INFINITY {
+            zeros(to.add(2), 32);
+        }
+    }
+}
+
+/// What C's integers are where a scale is so small that its inverse is infinite.
+#[cold]
+#[inline(never)]
+unsafe fn zeros(to: *mut u8, count: usize) {
+    core::ptr::write_bytes(to, 0, count);
 }

@@ -1,35 +1,36 @@
 //! GGUF's blocks of 4-bit floats (e2m1): MXFP4 (12) and NVFP4 (13).
 
-use crate::blocks_32::{in_range, largest};
+use crate::blocks::{each_chunk, magnitudes_of_four, BLOCKS};
 use crate::numbers::*;
 
-/// Magnitudes of the codes 1 to 7, doubled; code 8 is their sign.
-const MAGNITUDES: [f32; 7] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
-
 pub unsafe fn run(kind: u32, input: *const u8, dtype: u32, count: usize, out: *mut u8) -> bool {
-    let size = if kind == 12 { 32 } else { 64 };
-    let mut x = [0f32; 64];
-    let mut good = true;
-    for block in 0..count / size {
-        widen(dtype, input, size * block, size, x.as_mut_ptr());
-        good &= in_range(&x[..size]);
-        if kind == 12 {
-            mxfp4(&x[..32], out.add(17 * block));
-        } else {
-            nvfp4(&x, out.add(36 * block));
-        }
+    match kind {
+        12 => each_chunk(dtype, input, count, out, (32, 17), |x, blocks, to| mxfp4(x, blocks, to)),
+        _ => each_chunk(dtype, input, count, out, (64, 36), |x, blocks, to| {
+            for block in 0..blocks {
+                nvfp4(x.add(64 * block), to.add(36 * block));
+            }
+        }),
     }
-    good
 }
 
 /// The scale is the power of two that brings the largest of 32 values between 4 and 8.
-unsafe fn mxfp4(x: &[f32], to: *mut u8) {
-    let most = size_of(largest(x));
-    // A value below 2^-125 has an exponent below 0, of which C keeps the low bits; its codes are 0 then.
-    let exponent = if most > 0.0 { (floor_log2(most) + 125) & 255 } else { 0 };
-    *to = exponent as u8;
-    let scale = power_of_two(exponent - 128);
-    v128_store(to.add(1) as *mut v128, v128_or(sixteen(x, scale), u8x16_shl(sixteen(&x[16..], scale), 4)));
+#[inline(always)]
+unsafe fn mxfp4(x: *const f32, blocks: usize, to: *mut u8) {
+    let mut largest = [0f32; BLOCKS];
+    for block in (0..blocks).step_by(4) {
+        store(largest.as_mut_ptr().add(block), magnitudes_of_four(x.add(32 * block)));
+    }
+    for block in 0..blocks {
+        let (x, to) = (x.add(32 * block), to.add(17 * block));
+        let most = *largest.as_ptr().add(block);
+        // A value below 2^-125 has an exponent below 0, of which C keeps the low bits; its codes are 0 then.
+        let exponent = if most > 0.0 { (floor_log2(most) + 125) & 255 } else { 0 };
+        *to = exponent as u8;
+        let bounds = bounds_of(power_of_two(exponent - 128));
+        let high = u8x16_shl(sixteen(x.add(16), &bounds), 4);
+        v128_store(to.add(1) as *mut v128, v128_or(sixteen(x, &bounds), high));
+    }
 }
 
 /// 2^exponent, from -128 to 127.
@@ -43,6 +44,10 @@ fn power_of_two(exponent: i32) -> f32 {
 
 /// The floor of a float32 logarithm: just below a power of two that is rounded up to it.
 fn floor_log2(value: f32) -> i32 {
+    let word = value.to_bits();
+    if word & 0x7f_f000 != 0x7f_f000 && word >= 1 << 23 {
+        return (word >> 23) as i32 - 127;
+    }
     let wide = (value as f64).to_bits();
     let exponent = (wide >> 52) as i32 - 1023;
     let next = (exponent + 1) as f32;
@@ -55,15 +60,24 @@ fn floor_log2(value: f32) -> i32 {
 }
 
 /// An unsigned e4m3 scale per 16 values brings the largest to 6, if it reaches so far.
-unsafe fn nvfp4(x: &[f32; 64], to: *mut u8) {
+unsafe fn nvfp4(x: *const f32, to: *mut u8) {
     for group in 0..4 {
-        let part = &x[16 * group..16 * group + 16];
-        let code = unsigned_e4m3(size_of(largest(part)) / 6.0);
+        let part = x.add(16 * group);
+        let code = unsigned_e4m3(magnitude_of_16(part) / 6.0);
         *to.add(group) = code;
-        let codes = sixteen(part, half_of_e4m3(code));
+        let scale = half_of_e4m3(code);
+        // A scale of 0 brings nothing anywhere.
+        let bounds = bounds_of(if scale == 0.0 { f32::INFINITY } else { scale });
+        let codes = sixteen(part, &bounds);
         let high = i64x2_shuffle::<1, 0>(codes, codes);
         v128_store64_lane::<0>(v128_or(codes, u8x16_shl(high, 4)), to.add(4 + 8 * group) as *mut u64);
     }
+}
+
+#[inline(always)]
+unsafe fn magnitude_of_16(x: *const f32) -> f32 {
+    let pair = |i: usize| f32x4_pmax(f32x4_abs(load(x.add(i))), f32x4_abs(load(x.add(i + 4))));
+    f32::from_bits(largest_lane(f32x4_pmax(pair(0), pair(8))))
 }
 
 /// The e4m3 code of a number that is not negative, halves rounded up; in ggml 448 from 248 on.
@@ -91,23 +105,29 @@ fn half_of_e4m3(code: u8) -> f32 {
     }
 }
 
-/// Codes of 16 values; of two magnitudes as near the smaller.
-unsafe fn sixteen(x: &[f32], scale: f32) -> v128 {
-    let code = |i: usize| {
-        let value = load(x.as_ptr().add(i));
-        let size = f32x4_abs(value);
-        let (mut nearest, mut least) = (i32x4_splat(0), size);
-        for magnitude in 0..7 {
-            let error = f32x4_abs(f32x4_sub(f32x4_splat(MAGNITUDES[magnitude] * scale), size));
-            let nearer = f32x4_lt(error, least);
-            least = v128_bitselect(error, least, nearer);
-            nearest = v128_bitselect(i32x4_splat(magnitude as i32 + 1), nearest, nearer);
-        }
-        let negative = v128_and(i32x4_shr(value, 31), i32x4_gt(nearest, i32x4_splat(0)));
-        v128_or(nearest, v128_and(negative, i32x4_splat(8)))
-    };
-    u8x16_narrow_i16x8(
-        i16x8_narrow_i32x4(code(0), code(4)),
-        i16x8_narrow_i32x4(code(8), code(12)),
-    )
+/// Half way between the magnitudes of neighbouring codes (0, 1, 2, 3, 4, 6, 8, 12, which are doubled).
+#[inline(always)]
+fn bounds_of(scale: f32) -> [v128; 7] {
+    let bound = |middle: f32| f32x4_splat(middle * scale);
+    [bound(0.5), bound(1.5), bound(2.5), bound(3.5), bound(5.0), bound(7.0), bound(10.0)]
+}
+
+/// Codes of 16 values; of two magnitudes as near the smaller. Code 8 is the sign.
+#[inline(always)]
+unsafe fn sixteen(x: *const f32, bounds: &[v128; 7]) -> v128 {
+    let value = |i: usize| load(x.add(i));
+    let code = |i: usize| rank(f32x4_abs(value(i)), bounds);
+    let codes = bytes(code(0), code(4), code(8), code(12));
+    let signs = signed_bytes(value(0), value(4), value(8), value(12));
+    let zero = i8x16_splat(0);
+    let negative = v128_and(i8x16_lt(signs, zero), i8x16_gt(codes, zero));
+    v128_or(codes, v128_and(negative, u8x16_splat(8)))
+}
+
+/// How many bounds lie below.
+#[inline(always)]
+fn rank(size: v128, bounds: &[v128; 7]) -> v128 {
+    let above = |i: usize| f32x4_gt(size, bounds[i]); // -1 where it is
+    let low = i32x4_add(i32x4_add(above(0), above(1)), i32x4_add(above(2), above(3)));
+    i32x4_neg(i32x4_add(low, i32x4_add(i32x4_add(above(4), above(5)), above(6))))
 }

@@ -1,6 +1,6 @@
 //! GGUF's blocks of sixteen uneven levels: IQ4_NL (10) and IQ4_XS (11).
 
-use crate::blocks_32::in_range;
+use crate::blocks::LARGEST_VALUE;
 use crate::lanes::*;
 use crate::numbers::*;
 use crate::searches::*;
@@ -9,13 +9,12 @@ use crate::searches::*;
 const RUN: usize = 256;
 
 pub unsafe fn run(kind: u32, input: *const u8, dtype: u32, count: usize, out: *mut u8) -> bool {
-    let mut x = [0f32; RUN];
+    let mut x = [0f32; RUN + 8];
     let mut good = true;
     for start in (0..count).step_by(RUN) {
         let length = RUN.min(count - start);
-        widen(dtype, input, start, length, x.as_mut_ptr());
+        good &= widen(dtype, input, start, length, x.as_mut_ptr()) <= LARGEST_VALUE.to_bits();
         x[length..].fill(0.0);
-        good &= in_range(&x);
         let mut scales = [0f32; 8];
         for half in 0..2 {
             let found = iq4_scale(&transposed::<32>(x.as_ptr().add(128 * half)));
@@ -40,7 +39,7 @@ unsafe fn small_block(x: &[f32], scale: f32, to: *mut u8) {
 }
 
 /// IQ4_XS: eight groups with scales of six bits.
-unsafe fn large_block(x: &[f32; RUN], scales: &[f32; 8], to: *mut u8) {
+unsafe fn large_block(x: &[f32], scales: &[f32; 8], to: *mut u8) {
     let scale = -largest_of(scales) / 32.0;
     write_float16(to, scale);
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
@@ -61,12 +60,7 @@ unsafe fn large_block(x: &[f32; RUN], scales: &[f32; 8], to: *mut u8) {
 /// 32 codes: the first half in low nibbles.
 unsafe fn write_levels(x: &[f32], inverse: f32, to: *mut u8) {
     let code = |i: usize| iq4_code(f32x4_mul(load(x.as_ptr().add(i)), f32x4_splat(inverse)));
-    let sixteen = |i: usize| {
-        u8x16_narrow_i16x8(
-            i16x8_narrow_i32x4(code(i), code(i + 4)),
-            i16x8_narrow_i32x4(code(i + 8), code(i + 12)),
-        )
-    };
+    let sixteen = |i: usize| bytes(code(i), code(i + 4), code(i + 8), code(i + 12));
     v128_store(to as *mut v128, v128_or(sixteen(0), u8x16_shl(sixteen(16), 4)));
 }
 

@@ -1,39 +1,40 @@
 //! GGUF's K types: blocks of 256 values in groups whose scales are codes themselves.
 //! Q2_K (5), Q3_K (6), Q4_K (7), Q5_K (8), Q6_K (9). After ggml-quants.c.
 
-use crate::blocks_32::in_range;
+use crate::blocks::each_chunk;
 use crate::blocks_iq4::largest_of;
 use crate::lanes::*;
 use crate::numbers::*;
 use crate::searches::*;
 
-/// Bytes of a block, from Q2_K on.
-const SIZES: [usize; 5] = [84, 110, 144, 176, 210];
-
 /// A block on its way.
 struct Block {
-    x: [f32; 256],
+    x: *const f32,
     codes: [u8; 256],
     scales: [f32; 16],
     minima: [f32; 16],
 }
 
 pub unsafe fn run(kind: u32, input: *const u8, dtype: u32, count: usize, out: *mut u8) -> bool {
-    let mut block = Block { x: [0.0; 256], codes: [0; 256], scales: [0.0; 16], minima: [0.0; 16] };
-    let mut good = true;
-    for index in 0..count / 256 {
-        widen(dtype, input, 256 * index, 256, block.x.as_mut_ptr());
-        good &= in_range(&block.x);
-        let to = out.add(index * SIZES[kind as usize - 5]);
-        match kind {
-            5 => two_bits(&mut block, to),
-            6 => three_bits(&mut block, to),
-            7 => with_minima(&mut block, &Steps { most: 15.0, first: -1.0, count: 20 }, to),
-            8 => with_minima(&mut block, &Steps { most: 31.0, first: -0.5, count: 15 }, to),
-            _ => six_bits(&mut block, to),
+    let null = core::ptr::null();
+    let mut block = Block { x: null, codes: [0; 256], scales: [0.0; 16], minima: [0.0; 16] };
+    let bytes = [84, 110, 144, 176, 210][kind as usize - 5];
+    each_chunk(dtype, input, count, out, (256, bytes), |x, blocks, to| {
+        for index in 0..blocks {
+            block.x = x.add(256 * index);
+            write(kind, &mut block, to.add(bytes * index));
         }
+    })
+}
+
+unsafe fn write(kind: u32, block: &mut Block, to: *mut u8) {
+    match kind {
+        5 => two_bits(block, to),
+        6 => three_bits(block, to),
+        7 => with_minima(block, &Steps { most: 15.0, first: -1.0, count: 20 }, to),
+        8 => with_minima(block, &Steps { most: 31.0, first: -0.5, count: 15 }, to),
+        _ => six_bits(block, to),
     }
-    good
 }
 
 /// A type's float16 scale and minimum of a block, and the codes of its groups' own.
@@ -84,10 +85,9 @@ impl Block {
     #[inline(always)]
     unsafe fn each_code(&mut self, from: usize, count: usize, code: impl Fn(v128) -> v128) {
         for i in (from..from + count).step_by(16) {
-            let part = |at: usize| code(load(self.x.as_ptr().add(i + at)));
-            let low = i16x8_narrow_i32x4(part(0), part(4));
-            let high = i16x8_narrow_i32x4(part(8), part(12));
-            v128_store(self.codes.as_mut_ptr().add(i) as *mut v128, u8x16_narrow_i16x8(low, high));
+            let part = |at: usize| code(load(self.x.add(i + at)));
+            let codes = bytes(part(0), part(4), part(8), part(12));
+            v128_store(self.codes.as_mut_ptr().add(i) as *mut v128, codes);
         }
     }
 
@@ -135,7 +135,7 @@ impl Block {
 /// Q4_K, Q5_K: eight groups of 32 with scales and minima of 6 bits.
 unsafe fn with_minima(block: &mut Block, steps: &Steps, to: *mut u8) {
     for half in 0..2 {
-        let x = transposed::<32>(block.x.as_ptr().add(128 * half));
+        let x = transposed::<32>(block.x.add(128 * half));
         let weights = root_weights(&x);
         let mut codes = x;
         let found = scale_and_minimum::<32, false>(&x, &weights, steps, &mut codes);
@@ -195,7 +195,7 @@ unsafe fn write_eight_scales(stored: &BlockScales, to: *mut u8) {
 unsafe fn two_bits(block: &mut Block, to: *mut u8) {
     let steps = Steps { most: 3.0, first: -0.5, count: 15 };
     for set in 0..4 {
-        let x = transposed::<16>(block.x.as_ptr().add(64 * set));
+        let x = transposed::<16>(block.x.add(64 * set));
         let mut weights = x;
         for weight in &mut weights {
             *weight = f32x4_abs(*weight);
@@ -230,10 +230,10 @@ unsafe fn two_bits(block: &mut Block, to: *mut u8) {
 /// Q3_K: sixteen groups with scales of 6 bits.
 unsafe fn three_bits(block: &mut Block, to: *mut u8) {
     let x = [
-        transposed::<16>(block.x.as_ptr()),
-        transposed::<16>(block.x.as_ptr().add(64)),
-        transposed::<16>(block.x.as_ptr().add(128)),
-        transposed::<16>(block.x.as_ptr().add(192)),
+        transposed::<16>(block.x),
+        transposed::<16>(block.x.add(64)),
+        transposed::<16>(block.x.add(128)),
+        transposed::<16>(block.x.add(192)),
     ];
     let mut codes = x;
     let found = three_bit_scales(&x, &mut codes);
@@ -274,7 +274,7 @@ unsafe fn write_sixteen_scales(scale_codes: &[i32; 16], to: *mut u8) {
 /// Q6_K: sixteen groups with scales of 8 bits.
 unsafe fn six_bits(block: &mut Block, to: *mut u8) {
     for set in 0..4 {
-        let x = transposed::<16>(block.x.as_ptr().add(64 * set));
+        let x = transposed::<16>(block.x.add(64 * set));
         let mut codes = x;
         let found = symmetric_scale(&x, &mut codes);
         store_codes(&codes, block.codes.as_mut_ptr().add(64 * set));

@@ -1,13 +1,14 @@
 //! Codes of dense values, one rule for all methods:
 //!
-//!     y = R(R(value + shift[group]) op factor[group]),  op * or /, R rounds to the weight's type
+//!     y = R(value op factor[group]),  op * or /, R rounds to the weight's type
 //!     code = an integer, a small float, or the rank among levels
 //!
-//! The host makes the rule from the method's scales; quantize_rule.ts is the other half.
+//! The host makes the rule from the method's scales; src/quantization/encode_rule.ts is the other half.
 
+use crate::cast::Cast;
 use crate::numbers::*;
 use crate::pack::pack;
-use crate::ranges::{all_finite, CHUNK};
+use crate::ranges::CHUNK;
 
 /// Words as the host writes them.
 #[repr(C)]
@@ -22,9 +23,8 @@ pub struct Rule {
     head: usize,
     group: usize,
     factor: *const f32,
-    /// Null where nothing is added.
+    /// Added to values of integers first, before rounding, and after; null for nothing.
     shift: *const f32,
-    /// Added before rounding to integers, and after; null for nothing.
     bias: *const f32,
     zero: *const f32,
     /// Ends of the integers, or of what a small float may be.
@@ -42,6 +42,14 @@ pub struct Rule {
     signed_zero: u32,
     bounds: [f32; 16],
     order: [u8; 16],
+}
+
+impl Rule {
+    /// Whether bfloat16 becomes an 8-bit float as it is.
+    unsafe fn is_cast(&self) -> bool {
+        let is_whole = self.head >= self.count && *self.factor == 1.0;
+        is_whole && self.dtype == BFLOAT16 && self.coder == SMALL_FLOAT && self.sign_bit == 128
+    }
 }
 
 const INTEGER: u32 = 0;
@@ -75,6 +83,12 @@ impl Group {
 }
 
 pub unsafe fn run(rule: &Rule, input: *const u8, out: *mut u8) -> bool {
+    if rule.is_cast() {
+        return match rule.mantissa_bits {
+            2 => Cast::<2>::new(rule.high, rule.least_exponent).run(input, rule.count, out),
+            _ => Cast::<3>::new(rule.high, rule.least_exponent).run(input, rule.count, out),
+        };
+    }
     match (rule.rounding, rule.divides) {
         (BFLOAT16, 0) => run_with::<BFLOAT16, false>(rule, input, out),
         (BFLOAT16, _) => run_with::<BFLOAT16, true>(rule, input, out),
@@ -90,24 +104,45 @@ unsafe fn run_with<const R: u32, const DIVIDES: bool>(
     input: *const u8,
     out: *mut u8,
 ) -> bool {
-    match rule.coder {
-        INTEGER => run_coder(rule, input, out, |value, group| {
-            integers(rule, scaled::<R, DIVIDES>(value, group), group)
+    let y = |value, group: &Group| scaled::<R, DIVIDES>(value, group);
+    match (rule.coder, rule.mantissa_bits) {
+        (INTEGER, _) if rule.shift.is_null() => run_coder(rule, input, out, |four, group| {
+            bytes_of(four, |x| integers(rule, y(x, group), group))
         }),
-        SMALL_FLOAT => run_coder(rule, input, out, |value, group| {
-            let y = scaled::<R, DIVIDES>(value, group);
-            // Zero stays zero whatever it is divided by.
-            let y = v128_bitselect(value, y, f32x4_eq(value, f32x4_splat(0.0)));
-            small_floats(rule, f32x4_pmin(group.high, f32x4_pmax(group.low, y)))
+        (INTEGER, _) => run_coder(rule, input, out, |four, group| {
+            bytes_of(four, |x| {
+                let shifted = rounded::<R>(f32x4_add(x, group.shift));
+                integers(rule, y(shifted, group), group)
+            })
         }),
-        _ => run_coder(rule, input, out, |value, group| {
-            levels(rule, scaled::<R, DIVIDES>(value, group))
-        }),
+        (SMALL_FLOAT, 1) if rule.signed_zero == 0 => {
+            let float = SmallFloat::<1, true>::of(rule);
+            run_coder(rule, input, out, |four, group| bytes_of(four, |x| float.code(x, y(x, group))))
+        }
+        (SMALL_FLOAT, 1) => {
+            let float = SmallFloat::<1, false>::of(rule);
+            run_coder(rule, input, out, |four, group| bytes_of(four, |x| float.code(x, y(x, group))))
+        }
+        (SMALL_FLOAT, 2) => {
+            let float = SmallFloat::<2, false>::of(rule);
+            run_coder(rule, input, out, |four, group| bytes_of(four, |x| float.code(x, y(x, group))))
+        }
+        (SMALL_FLOAT, _) => {
+            let float = SmallFloat::<3, false>::of(rule);
+            run_coder(rule, input, out, |four, group| bytes_of(four, |x| float.code(x, y(x, group))))
+        }
+        _ => run_coder(rule, input, out, |four, group| bytes_of(four, |x| levels(rule, y(x, group)))),
     }
 }
 
+/// What is made of sixteen values.
 #[inline(always)]
-unsafe fn run_coder<C: Fn(v128, &Group) -> v128>(
+fn bytes_of([a, b, c, d]: [v128; 4], code: impl Fn(v128) -> v128) -> v128 {
+    bytes(code(a), code(b), code(c), code(d))
+}
+
+#[inline(always)]
+unsafe fn run_coder<C: Fn([v128; 4], &Group) -> v128>(
     rule: &Rule,
     input: *const u8,
     out: *mut u8,
@@ -120,14 +155,13 @@ unsafe fn run_coder<C: Fn(v128, &Group) -> v128>(
     let mut finite = true;
     for start in (0..rule.count).step_by(CHUNK) {
         let length = CHUNK.min(rule.count - start);
-        widen(rule.dtype, input, start, length, values.as_mut_ptr());
-        finite &= all_finite(values.as_ptr(), length);
+        finite &= widen(rule.dtype, input, start, length, values.as_mut_ptr()) < INFINITY_BITS;
+        let packed = out.add(start / 8 * rule.bits as usize);
+        let bytes = if rule.bits == 8 { packed } else { codes.as_mut_ptr() };
         let mut at = 0;
         while at < length {
             let part = left.min(length - at);
-            let from = values.as_ptr().add(at);
-            let to = codes.as_mut_ptr().add(at);
-            encode_part(from, part, to, |value| coder(value, &group));
+            encode_part(values.as_ptr().add(at), part, bytes.add(at), |four| coder(four, &group));
             at += part;
             left -= part;
             if left == 0 && start + at < rule.count {
@@ -136,35 +170,28 @@ unsafe fn run_coder<C: Fn(v128, &Group) -> v128>(
                 group = Group::of(rule, index);
             }
         }
-        pack(codes.as_ptr(), length, rule.bits, out.add(start / 8 * rule.bits as usize));
+        if rule.bits < 8 {
+            pack(codes.as_ptr(), length, rule.bits, packed);
+        }
     }
     finite
 }
 
-/// Codes of some values; bytes behind the last one change too, before they get their own codes.
+/// Codes of some values; up to 15 bytes behind the last one change too, before they get their own codes.
 #[inline(always)]
-unsafe fn encode_part(from: *const f32, count: usize, to: *mut u8, code: impl Fn(v128) -> v128) {
-    let mut i = 0;
-    while i + 16 <= count {
-        let low = i16x8_narrow_i32x4(code(load(from.add(i))), code(load(from.add(i + 4))));
-        let high = i16x8_narrow_i32x4(code(load(from.add(i + 8))), code(load(from.add(i + 12))));
-        v128_store(to.add(i) as *mut v128, u8x16_narrow_i16x8(low, high));
-        i += 16;
-    }
-    while i < count {
-        let pairs = i16x8_narrow_i32x4(code(load(from.add(i))), i32x4_splat(0));
-        v128_store32_lane::<0>(u8x16_narrow_i16x8(pairs, pairs), to.add(i) as *mut u32);
-        i += 4;
+unsafe fn encode_part(from: *const f32, count: usize, to: *mut u8, code: impl Fn([v128; 4]) -> v128) {
+    for i in (0..count).step_by(16) {
+        let value = |at: usize| load(from.add(i + at));
+        v128_store(to.add(i) as *mut v128, code([value(0), value(4), value(8), value(12)]));
     }
 }
 
 #[inline(always)]
 fn scaled<const R: u32, const DIVIDES: bool>(value: v128, group: &Group) -> v128 {
-    let shifted = rounded::<R>(f32x4_add(value, group.shift));
     rounded::<R>(if DIVIDES {
-        f32x4_div(shifted, group.factor)
+        f32x4_div(value, group.factor)
     } else {
-        f32x4_mul(shifted, group.factor)
+        f32x4_mul(value, group.factor)
     })
 }
 
@@ -186,31 +213,40 @@ fn integers(rule: &Rule, y: v128, group: &Group) -> v128 {
     i32x4_add(nearest_integers(clamped), group.base)
 }
 
-/// The nearest small float, half to even; too large ones become the largest code.
-#[inline(always)]
-fn small_floats(rule: &Rule, y: v128) -> v128 {
-    let size = v128_and(y, i32x4_splat(0x7fff_ffff));
-    let dropped = 23 - rule.mantissa_bits;
-    let odd = v128_and(u32x4_shr(size, dropped), i32x4_splat(1));
-    let half = i32x4_splat((1 << (dropped - 1)) - 1);
-    let bias = (126 + rule.least_exponent) << rule.mantissa_bits;
-    let normal = i32x4_sub(
-        u32x4_shr(i32x4_add(i32x4_add(size, half), odd), dropped),
-        i32x4_splat(bias),
-    );
-    // Below the least normal number the steps are those of float32 around this one.
-    let unit = (127 + rule.least_exponent + dropped as i32) << 23;
-    let sum = f32x4_add(size, f32x4_splat(f32::from_bits(unit as u32)));
-    let small = i32x4_sub(sum, i32x4_splat(unit));
-    let least = f32::from_bits(((127 + rule.least_exponent) as u32) << 23);
-    let code = v128_bitselect(small, normal, f32x4_lt(size, f32x4_splat(least)));
-    let magnitude = i32x4_min(code, i32x4_splat(rule.largest_code));
-    let negative = if rule.signed_zero != 0 {
-        i32x4_shr(y, 31)
-    } else {
-        f32x4_lt(y, f32x4_splat(0.0))
-    };
-    v128_or(magnitude, v128_and(negative, i32x4_splat(rule.sign_bit as i32)))
+/// A small float's numbers in all lanes; `ONE_ZERO`: -0 is 0.
+struct SmallFloat<const MANTISSA: u32, const ONE_ZERO: bool> {
+    /// The largest magnitude that has a code.
+    most: v128,
+    /// The exponent of the least normal number, in its place.
+    least: v128,
+    /// What that exponent is as part of a code.
+    bias: v128,
+    sign_bit: v128,
+}
+
+impl<const MANTISSA: u32, const ONE_ZERO: bool> SmallFloat<MANTISSA, ONE_ZERO> {
+    fn of(rule: &Rule) -> Self {
+        let least = (127 + rule.least_exponent) << 23;
+        SmallFloat {
+            most: f32x4_splat(rule.high),
+            least: i32x4_splat(least),
+            bias: i32x4_splat(least >> (23 - MANTISSA)),
+            sign_bit: u32x4_splat(rule.sign_bit),
+        }
+    }
+
+    /// The code nearest to what became of a value, half to even; NaN (0 / 0, 0 times infinity) is zero.
+    #[inline(always)]
+    fn code(&self, value: v128, y: v128) -> v128 {
+        let size = f32x4_pmin(self.most, f32x4_pmax(f32x4_splat(0.0), f32x4_abs(y)));
+        // Adding this power of two rounds to the steps of the number's exponent, and counts them.
+        let exponent = i32x4_max(v128_and(size, u32x4_splat(INFINITY_BITS)), self.least);
+        let rounder = i32x4_add(exponent, i32x4_splat((23 - MANTISSA as i32) << 23));
+        let steps = i32x4_sub(f32x4_add(size, rounder), rounder);
+        let code = i32x4_add(steps, i32x4_sub(u32x4_shr(exponent, 23 - MANTISSA), self.bias));
+        let negative = if ONE_ZERO { f32x4_lt(y, f32x4_splat(0.0)) } else { i32x4_shr(value, 31) };
+        v128_or(code, v128_and(negative, self.sign_bit))
+    }
 }
 
 /// How many bounds lie below, as a code.

@@ -5,12 +5,16 @@
 //! Nothing here allocates, and nothing is fused: a run gives the same bytes on every machine.
 
 #![no_std]
+#![feature(abi_unadjusted, link_llvm_intrinsics, repr_simd, simd_ffi)]
+#![allow(internal_features)]
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments, clippy::needless_range_loop)]
 
+mod blocks;
 mod blocks_32;
 mod blocks_fp4;
 mod blocks_iq4;
 mod blocks_k;
+mod cast;
 mod encode;
 mod lanes;
 mod numbers;

@@ -20,14 +20,13 @@ pub unsafe fn run(
     least: *mut f32,
     largest: *mut f32,
 ) -> bool {
-    let mut values = [0f32; CHUNK + 4];
+    let mut values = [0f32; CHUNK + 8];
     let mut range = Range { least: f32::INFINITY, largest: f32::NEG_INFINITY };
     let (mut index, mut left) = (0, head);
     let mut finite = true;
     for start in (0..count).step_by(CHUNK) {
         let length = CHUNK.min(count - start);
-        widen(dtype, input, start, length, values.as_mut_ptr());
-        finite &= all_finite(values.as_ptr(), length);
+        finite &= widen(dtype, input, start, length, values.as_mut_ptr()) < INFINITY_BITS;
         let mut at = 0;
         while at < length {
             let part = left.min(length - at);
@@ -46,15 +45,6 @@ pub unsafe fn run(
     finite
 }
 
-pub unsafe fn all_finite(values: *const f32, count: usize) -> bool {
-    let mut largest = i32x4_splat(0);
-    for i in (0..count).step_by(4) {
-        let size = v128_and(load(values.add(i)), i32x4_splat(0x7fff_ffff));
-        largest = i32x4_max(largest, size); // what lies behind the values is finite or old
-    }
-    !v128_any_true(i32x4_ge(largest, i32x4_splat(INFINITY_BITS)))
-}
-
 unsafe fn extend(range: &mut Range, values: *const f32, count: usize) {
     let (least, largest) = range_of(values, count);
     if least < range.least {
@@ -67,7 +57,7 @@ unsafe fn extend(range: &mut Range, values: *const f32, count: usize) {
 
 /// The least and the largest of some values; of equal zeros the first.
 #[inline(always)]
-pub unsafe fn range_of(values: *const f32, count: usize) -> (f32, f32) {
+unsafe fn range_of(values: *const f32, count: usize) -> (f32, f32) {
     let (mut least, mut largest) = (*values, *values);
     let whole = count & !3;
     if whole > 0 {
@@ -77,10 +67,7 @@ pub unsafe fn range_of(values: *const f32, count: usize) -> (f32, f32) {
             low = f32x4_pmin(low, value);
             high = f32x4_pmax(high, value);
         }
-        low = f32x4_pmin(low, i32x4_shuffle::<2, 3, 0, 1>(low, low));
-        high = f32x4_pmax(high, i32x4_shuffle::<2, 3, 0, 1>(high, high));
-        least = f32x4_extract_lane::<0>(f32x4_pmin(low, i32x4_shuffle::<1, 0, 3, 2>(low, low)));
-        largest = f32x4_extract_lane::<0>(f32x4_pmax(high, i32x4_shuffle::<1, 0, 3, 2>(high, high)));
+        (least, largest) = ends(low, high);
     }
     for i in whole..count {
         let value = *values.add(i);
@@ -91,20 +78,34 @@ pub unsafe fn range_of(values: *const f32, count: usize) -> (f32, f32) {
             largest = value;
         }
     }
-    if least == 0.0 || largest == 0.0 {
-        let zero = first_zero(values, count);
-        if least == 0.0 {
-            least = zero;
-        }
-        if largest == 0.0 {
-            largest = zero;
-        }
+    with_first_zero(values, count, least, largest)
+}
+
+/// The least lane of one vector and the largest of another.
+#[inline(always)]
+fn ends(low: v128, high: v128) -> (f32, f32) {
+    let negated = f32x4_neg(high);
+    let pairs = f32x4_pmin(
+        i32x4_shuffle::<0, 1, 4, 5>(low, negated),
+        i32x4_shuffle::<2, 3, 6, 7>(low, negated),
+    );
+    let least = f32x4_pmin(pairs, i32x4_shuffle::<1, 0, 3, 2>(pairs, pairs));
+    (f32x4_extract_lane::<0>(least), -f32x4_extract_lane::<2>(least))
+}
+
+#[inline(always)]
+unsafe fn with_first_zero(values: *const f32, count: usize, least: f32, largest: f32) -> (f32, f32) {
+    if least != 0.0 && largest != 0.0 {
+        return (least, largest);
     }
-    (least, largest)
+    let zero = first_zero(values, count);
+    (if least == 0.0 { zero } else { least }, if largest == 0.0 { zero } else { largest })
 }
 
 /// The sign of a zero that is a range's end is that of the first zero.
-unsafe fn first_zero(values: *const f32, count: usize) -> f32 {
+#[cold]
+#[inline(never)]
+pub unsafe fn first_zero(values: *const f32, count: usize) -> f32 {
     for i in 0..count {
         if *values.add(i) == 0.0 {
             return *values.add(i);

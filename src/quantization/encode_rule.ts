@@ -1,7 +1,7 @@
 /**
  * How values become codes, for all methods but GGUF's blocks:
  *
- *     y = R(R(value + shift[group]) op factor[group])    op: times or by; R rounds to a float type
+ *     y = R(value op factor[group])    op: times or by; R rounds to a float type
  *     code = an integer, a small float, or the rank among levels
  *
  * A method computes the numbers of its groups; kernels do the rest.
@@ -23,8 +23,6 @@ export interface EncodeRule {
   readonly operation: "multiply" | "divide";
   /** One per group. */
   readonly factor: Float32Array;
-  /** One per group, added first; nothing when absent. */
-  readonly shift?: Float32Array;
   readonly code: CodeRule;
 }
 
@@ -35,6 +33,8 @@ export interface IntegerCodes {
   readonly high: number;
   /** The integer whose code is 0. */
   readonly origin: number;
+  /** Added to the values first and rounded as every step, one per group; nothing when absent. */
+  readonly shift?: Float32Array;
   /** Added in float32, one per group; 0 when absent. */
   readonly bias?: Float32Array;
   /** Integers, one per group; 0 when absent. */
@@ -43,7 +43,7 @@ export interface IntegerCodes {
   readonly nanIsZero: boolean;
 }
 
-/** The nearest small float, half to even; a value of zero stays zero whatever the factor is. */
+/** The nearest small float, half to even; NaN (0 / 0, 0 times infinity) counts as the zero that it came from. */
 export interface SmallFloatCodes {
   readonly kind: "float";
   readonly mantissaBits: number;
@@ -112,9 +112,8 @@ export function ruleOfGroups(rule: EncodeRule, first: number, end: number): Enco
   return {
     ...rule,
     factor: rule.factor.slice(first, end),
-    shift: part(rule.shift),
     code: code.kind === "integer"
-      ? { ...code, bias: part(code.bias), zero: part(code.zero) }
+      ? { ...code, shift: part(code.shift), bias: part(code.bias), zero: part(code.zero) }
       : code,
   };
 }

@@ -82,8 +82,7 @@ export async function quantizeQuanto(
     rounding: floatTypeOf(dtype),
     operation: "divide",
     factor: scale,
-    shift: layout.offset ? mapGroups(offset, (low) => -low) : undefined,
-    code: CODES[kind],
+    code: codeRule(kind, bits, offset),
   };
   const codes = await encodeGroups(name, dense, { groupSize, bits, rule }, pause);
   const typed = (values: Float32Array) => ({
@@ -114,12 +113,11 @@ function parameters(kind: QuantoDType, bits: number, ranges: GroupRanges, round:
 }
 
 /** 0 / 0 is NaN in Quanto's float8; here it is 0. */
-const CODES: Readonly<Record<QuantoDType, CodeRule>> = {
-  float8: float8Codes(SMALL_FLOATS.float8_e4m3fn, FLOAT8_MAX),
-  int8: integerCodes(-128, 127),
-  int4: integerCodes(0, 15),
-  int2: integerCodes(0, 3),
-};
+function codeRule(kind: QuantoDType, bits: number, offset: Float32Array): CodeRule {
+  if (kind === "float8") return float8Codes(SMALL_FLOATS.float8_e4m3fn, FLOAT8_MAX);
+  if (kind === "int8") return integerCodes(-128, 127);
+  return integerCodes(0, 2 ** bits - 1, { shift: mapGroups(offset, (low) => -low) });
+}
 
 /** The weight in its own type, every step rounded to it; null where float32 arithmetic is the same. */
 export function dequantizeQuanto({ tensor, dtype }: EncodedWeight): HostTensor | null {

@@ -70,22 +70,22 @@ function encode(job: EncodeJob, values: Float32Array): Uint8Array {
   const codes = new Uint8Array(values.length);
   eachGroup(job, values.length, (group, begin, end) => {
     const encoder = encoderOf(job.rule.code, group);
-    const keepsZero = job.rule.code.kind === "float"; // whatever it is divided by
     for (let index = begin; index < end; index++) {
-      const value = values[index];
-      codes[index] = encoder(keepsZero && value === 0 ? value : scaled(job.rule, group, value));
+      codes[index] = encoder(scaled(job.rule, group, values[index]), values[index]);
     }
   });
   return packCodes(codes, job.bits);
 }
 
-function scaled({ rounding, operation, factor, shift }: EncodeRule, group: number, value: number) {
+function scaled({ rounding, operation, factor, code }: EncodeRule, group: number, value: number) {
   const round = rounderOf(rounding);
+  const shift = code.kind === "integer" ? code.shift : undefined;
   const shifted = shift ? round(value + shift[group]) : value;
   return round(operation === "multiply" ? shifted * factor[group] : shifted / factor[group]);
 }
 
-function encoderOf(code: CodeRule, group: number): (y: number) => number {
+/** What makes a code of `y` and the value that it came from. */
+function encoderOf(code: CodeRule, group: number): (y: number, value: number) => number {
   switch (code.kind) {
     case "integer": {
       const { low, high, origin, bias, zero, nanIsZero } = code;
@@ -97,7 +97,10 @@ function encoderOf(code: CodeRule, group: number): (y: number) => number {
       };
     }
     case "float":
-      return (y) => smallFloatCode(code, Math.min(Math.max(y, -code.limit), code.limit));
+      return (y, value) => {
+        const number = Number.isNaN(y) ? 0 * value : y;
+        return smallFloatCode(code, Math.min(Math.max(number, -code.limit), code.limit));
+      };
     case "levels":
       return (y) => code.order[rankOf(y, code.bounds)];
   }

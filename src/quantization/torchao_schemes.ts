@@ -285,8 +285,7 @@ function int4Codec({ min, max }: GroupRanges, dtype: DType): Codec {
     rounding: "float32",
     operation: "divide",
     factor: exact,
-    shift: mapGroups(min, (low) => -low),
-    code: integerCodes(0, 15),
+    code: integerCodes(0, 15, { shift: mapGroups(min, (low) => -low) }),
   };
   return { scale: mapGroups(exact, round), offset: mapGroups(zero, round), rule };
 }
@@ -300,12 +299,12 @@ function tinygemmCodec({ min, max }: GroupRanges, dtype: DType): Codec {
     (low, group) => Math.max(round(round(max[group] - low) / 15), least),
   );
   const offset = mapGroups(min, (low, group) => round(low + scale[group] * 8));
+  const shift = mapGroups(offset, (middle, group) => -round(middle - scale[group] * 8));
   const rule: EncodeRule = {
     rounding: floatTypeOf(dtype),
     operation: "divide",
     factor: scale,
-    shift: mapGroups(offset, (middle, group) => -round(middle - scale[group] * 8)),
-    code: integerCodes(0, 15),
+    code: integerCodes(0, 15, { shift }),
   };
   return { scale, offset, padding: [least, least * 8], rule };
 }

@@ -2,6 +2,7 @@
 
 import type { EncodeJob, KernelJob, QuantizeKernels, RangesJob } from "./kernel_job.ts";
 import { groupCount, type JobValues, resultBytes } from "./kernel_job.ts";
+import type { SmallFloatCodes } from "./encode_rule.ts";
 import { MODULE_BASE64 } from "./generated/quantize_kernels.ts";
 import type { GgufQuantType } from "./gguf_quantizers.ts";
 
@@ -113,10 +114,9 @@ class WasmKernels implements QuantizeKernels {
   #putRule({ rule, head, groupSize, bits, values }: EncodeJob, dtype: number): number {
     const { code } = rule;
     const factor = this.#put(rule.factor);
-    const shift = rule.shift ? this.#put(rule.shift) : 0;
-    const [bias, zero] = code.kind === "integer"
-      ? [code.bias, code.zero].map((values) => values ? this.#put(values) : 0)
-      : [0, 0];
+    const [shift, bias, zero] = code.kind === "integer"
+      ? [code.shift, code.bias, code.zero].map((values) => values ? this.#put(values) : 0)
+      : [0, 0, 0];
     const address = this.#reserve(RULE_BYTES);
     const words = new Int32Array(this.#exports.memory.buffer, address, RULE_BYTES / 4);
     words.set([dtype, DTYPES[rule.rounding], rule.operation === "divide" ? 1 : 0]);
@@ -127,7 +127,7 @@ class WasmKernels implements QuantizeKernels {
       floats.set([code.low, code.high], 12);
       words.set([code.origin, code.nanIsZero ? 1 : 0], 14);
     } else if (code.kind === "float") {
-      floats.set([-code.limit, code.limit], 12);
+      floats[13] = Math.min(code.limit, largestValue(code));
       words.set([code.mantissaBits, code.leastExponent, code.largestCode, code.signBit], 16);
       words[20] = code.signedZero ? 1 : 0;
     } else {
@@ -153,6 +153,12 @@ class WasmKernels implements QuantizeKernels {
     if (missing > 0) memory.grow(Math.ceil(missing / PAGE));
     return address;
   }
+}
+
+/** What the largest code stands for; infinity counts as the power of two that it stands in for. */
+function largestValue({ mantissaBits, leastExponent, largestCode }: SmallFloatCodes): number {
+  const exponent = (largestCode >> mantissaBits) - 1 + leastExponent;
+  return (1 + (largestCode % 2 ** mantissaBits) / 2 ** mantissaBits) * 2 ** exponent;
 }
 
 function dtypeCode({ dtype, toFloat16 }: JobValues): number {

@@ -28,7 +28,7 @@ import {
 import { localKernels } from "../../src/quantization/kernel_runs.ts";
 import { createPause, type Pause } from "../../src/quantization/pause.ts";
 import { REFERENCE_KERNELS } from "../../src/quantization/reference_kernels.ts";
-import { fromFloat32 } from "../../src/tensor/convert.ts";
+import { fromFloat32, toFloat32 } from "../../src/tensor/convert.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { SMALL_FLOATS } from "../../src/tensor/small_float.ts";
 import { quantizerOf } from "./method_support.ts";
@@ -146,6 +146,37 @@ test("codes by any rule are those of the reference", () => {
   }
 });
 
+test("every bfloat16 number becomes the 8-bit float of the reference", () => {
+  const input = new Uint8Array(Uint16Array.from({ length: 65536 }, (_, bits) => bits).buffer);
+  const finite = (from: number) => input.subarray(2 * from, 2 * (from + 0x7f80));
+  for (const dtype of ["float8_e4m3fn", "float8_e5m2"] as const) {
+    const rule: EncodeRule = {
+      rounding: "float32",
+      operation: "multiply",
+      factor: Float32Array.of(1),
+      code: float8Codes(SMALL_FLOATS[dtype]),
+    };
+    for (const from of [0, 0x8000]) {
+      const values = toFloat32("bfloat16", finite(from));
+      const count = values.length;
+      const job: KernelJob = {
+        kind: "encode",
+        values: valuesOf("bfloat16", count),
+        rule,
+        bits: 8,
+        head: count,
+        groupSize: count,
+      };
+      assertSameResults(job, values, `${dtype} from ${from}`);
+      assertSameResults(
+        { ...job, values: valuesOf("bfloat16", 37), head: 37 },
+        values.subarray(16300, 16337),
+        dtype,
+      );
+    }
+  }
+});
+
 /** Rules with factors of all sizes, zero and infinite ones too, with and without shifts and zeros. */
 function rulesOf(code: CodeRule, rounding: FloatType, groups: number): EncodeRule[] {
   const sizes = randomValues(groups, 20).map((value, group) => {
@@ -155,12 +186,12 @@ function rulesOf(code: CodeRule, rounding: FloatType, groups: number): EncodeRul
   const shift = randomValues(groups, 21, 0.5);
   const zero = randomValues(groups, 22, 3).map(Math.round);
   const shifted = code.kind === "integer"
-    ? { ...code, zero, bias: randomValues(groups, 23) }
+    ? { ...code, shift, zero, bias: randomValues(groups, 23) }
     : code;
   return [
     { rounding, operation: "divide", factor: sizes, code },
     { rounding: "float32", operation: "multiply", factor: inverse, code },
-    { rounding, operation: "multiply", factor: inverse, shift, code: shifted },
+    { rounding, operation: "multiply", factor: inverse, code: shifted },
   ];
 }
 
