@@ -1,8 +1,8 @@
 /**
- * `halftone bench formats` on the demo model and on one of middle size (bench/mid_model.ts), whose tables
- * and sheets docs/formats holds.
+ * `halftone bench formats` on the demo model and on one of middle size (bench/mid_model.ts), or on one of
+ * them, whose tables and sheets docs/formats holds.
  *
- *     deno run -A bench/formats.ts [--output-dir docs/formats] [options of bench formats but --model]
+ *     deno run -A bench/formats.ts [demo|mid] [--output-dir docs/formats] [options of bench formats but --model]
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -13,17 +13,26 @@ import { fileURLToPath } from "node:url";
 import { createProgram } from "../cli/program.ts";
 import { writeMidModel } from "./mid_model.ts";
 
+const [first, ...rest] = process.argv.slice(2);
+const only = first === "demo" || first === "mid" ? first : undefined;
+const options = only === undefined ? process.argv.slice(2) : rest;
+
 async function benchFormats(model: string): Promise<void> {
   const output = fileURLToPath(new URL("../docs/formats", import.meta.url));
-  const words = ["--output-dir", output, ...process.argv.slice(2), "--model", model];
-  await createProgram().parseAsync(["bench", "formats", ...words], { from: "user" });
+  // Its search takes minutes for each large weight.
+  const words = ["--output-dir", output, "--except", "torchao:int4wo_hqq", ...options];
+  await createProgram().parseAsync(["bench", "formats", ...words, "--model", model], {
+    from: "user",
+  });
 }
 
 const folder = mkdtempSync(join(tmpdir(), "halftone-formats-"));
 try {
-  await benchFormats(fileURLToPath(new URL("../models/demo", import.meta.url)));
-  await writeMidModel(join(folder, "mid"));
-  await benchFormats(join(folder, "mid"));
+  if (only !== "mid") await benchFormats(fileURLToPath(new URL("../models/demo", import.meta.url)));
+  if (only !== "demo") {
+    await writeMidModel(join(folder, "mid"));
+    await benchFormats(join(folder, "mid"));
+  }
 } finally {
   rmSync(folder, { recursive: true });
 }

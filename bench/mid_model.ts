@@ -2,7 +2,7 @@
  * Writes a model folder of middle size: a random transformer of width 1024, everything else the demo
  * model's. Its pictures show nothing; how far formats move them from float32 is what they are for.
  *
- *     deno run -A bench/mid_model.ts FOLDER [--heads 8] [--double 2] [--single 4] [--size 256] [--steps 2]
+ *     deno run -A bench/mid_model.ts FOLDER [--heads 8] [--double 2] [--single 4] [--size 384] [--steps 4]
  */
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -30,8 +30,8 @@ export interface MidModelOptions {
   readonly steps: number;
 }
 
-/** 145 million weights, so that every format takes seconds. */
-const DEFAULTS: MidModelOptions = { heads: 8, double: 2, single: 4, size: 256, steps: 2 };
+/** 145 million weights, so that a format takes some ten seconds on two threads. */
+const DEFAULTS: MidModelOptions = { heads: 8, double: 2, single: 4, size: 384, steps: 4 };
 
 /** Writes the folder, which must not be there yet. */
 export async function writeMidModel(

@@ -21,6 +21,14 @@ export interface FormatResult {
   readonly psnr: number | null;
 }
 
+/** A format that could not be run. */
+export interface FormatFailure {
+  readonly name: string;
+  readonly bitsPerWeight: number | null;
+  /** The code and the message of the error. */
+  readonly failure: string;
+}
+
 /** The whole of it. */
 export interface FormatReport {
   readonly model: string;
@@ -32,6 +40,9 @@ export interface FormatReport {
   readonly backend: string;
   readonly machine: Readonly<Record<string, string | number | undefined>>;
   readonly formats: readonly FormatResult[];
+  readonly failures: readonly FormatFailure[];
+  /** Formats that were to be left out. */
+  readonly leftOut: readonly string[];
 }
 
 /** Compares a run with that of float32. */
@@ -85,7 +96,7 @@ const HEAD = [
 /** A page with the table; `sheet` is the name of the picture beside it. */
 export function reportMarkdown(report: FormatReport, sheet: string): string {
   const { model, prompt, seed, steps, width, height, backend, machine } = report;
-  const rows = report.formats.map(cellsOf);
+  const rows = [...report.formats.map(cellsOf), ...report.failures.map(cellsOfFailure)];
   return [
     `# Formats on ${model}`,
     `"${prompt}", ${width}x${height}, ${steps} steps, seed ${seed}, backend ${backend}; ` +
@@ -94,13 +105,24 @@ export function reportMarkdown(report: FormatReport, sheet: string): string {
     "`text_encoder_2`; the error of a single step's velocity (relative L2) and the PSNR of the " +
     "picture are against float32 at the same seed.",
     markdownTable([HEAD, ...rows]),
+    ...report.failures.map(({ name, failure }) => `\`${name}\` failed: ${failure}`),
+    ...report.leftOut.length > 0 ? [`Left out: ${report.leftOut.map(quoted).join(", ")}.`] : [],
     `![One picture per format](${sheet})`,
   ].join("\n\n") + "\n";
 }
 
+function cellsOfFailure({ name, bitsPerWeight }: FormatFailure): string[] {
+  const cells = [quoted(name), bitsPerWeight?.toFixed(2) ?? "", "failed"];
+  return HEAD.map((_, column) => cells[column] ?? "");
+}
+
+function quoted(name: string): string {
+  return name.includes(":") ? `\`${name}\`` : name;
+}
+
 function cellsOf(result: FormatResult): string[] {
   return [
-    result.name.includes(":") ? `\`${result.name}\`` : result.name,
+    quoted(result.name),
     result.bitsPerWeight?.toFixed(2) ?? "",
     byteText(result.storedBytes),
     byteText(result.residentBytes),

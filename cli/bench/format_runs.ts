@@ -47,22 +47,46 @@ export interface FormatRun {
 const DENSE = { float32: 32, bfloat16: 16 } as const;
 
 /**
- * The runs of the table: float32, with which the others are compared, bfloat16, and the formats named
- * (all that quantize on the fly when none is). Throws `invalid_argument` for a name that is unknown.
+ * The runs of the table: float32, with which the others are compared, bfloat16, and the formats chosen
+ * (all that quantize on the fly when none is) but some. Throws `invalid_argument` for a name that is unknown.
  */
-export function benchedFormats(chosen: readonly string[]): string[] {
+export function benchedFormats(chosen: readonly string[], left: readonly string[] = []): string[] {
   const known = formatTable().filter(({ onTheFly }) => onTheFly).map(({ name }) => name);
-  const unknown = chosen.find((name) => !known.includes(name));
-  if (unknown === undefined) return [...Object.keys(DENSE), ...chosen.length > 0 ? chosen : known];
-  throw new HalftoneError("invalid_argument", "Cannot compare a format", {
-    field: "--formats",
-    found: unknown,
+  for (const [field, names] of [["--formats", chosen], ["--except", left]] as const) {
+    const unknown = names.find((name) => !known.includes(name));
+    if (unknown !== undefined) throw unknownFormat(field, unknown, known);
+  }
+  const formats = chosen.length > 0 ? chosen : known;
+  return [...Object.keys(DENSE), ...formats.filter((name) => !left.includes(name))];
+}
+
+function unknownFormat(field: string, found: string, known: readonly string[]): HalftoneError {
+  return new HalftoneError("invalid_argument", "Cannot compare a format", {
+    field,
+    found,
     expected: `some of ${known.join(",")}`,
   });
 }
 
+/** The noise that every format starts from, [1, tokens, features]; its shape takes a run to find. */
+export async function noiseOf(request: FormatBenchRequest): Promise<HostTensor> {
+  const { model, backend, threads, signal, seed } = request;
+  await using pipeline = await FluxPipeline.fromPretrained(model, { backend, threads, signal });
+  const { latents } = await pipeline.generate({
+    ...generateOptions(request),
+    numInferenceSteps: 1,
+    outputType: "latent",
+    seed,
+  });
+  return new TorchGenerator(seed).randn([...latents.shape]);
+}
+
 /** Runs a format in a pipeline and on a backend of its own, so that peaks do not add up. */
-export async function runFormat(name: string, request: FormatBenchRequest): Promise<FormatRun> {
+export async function runFormat(
+  name: string,
+  request: FormatBenchRequest,
+  noise: HostTensor,
+): Promise<FormatRun> {
   const { model, backend, threads, activations, signal } = request;
   const pipeline = await FluxPipeline.fromPretrained(model, {
     backend,
@@ -71,7 +95,7 @@ export async function runFormat(name: string, request: FormatBenchRequest): Prom
     ...weightOptions(name, activations),
   });
   await using _disposed = pipeline;
-  const velocity = await velocityOf(pipeline, request);
+  const velocity = await velocityOf(pipeline, request, noise);
   const { images, memory, timings } = await pipeline.generate({
     ...generateOptions(request),
     seed: request.seed,
@@ -96,7 +120,8 @@ function isDense(name: string): name is keyof typeof DENSE {
   return name in DENSE;
 }
 
-function bitsOf(name: string): number | null {
+/** Bits per weight of a format or a dense type; null when the format is not of one layer. */
+export function bitsOf(name: string): number | null {
   if (isDense(name)) return DENSE[name];
   return formatTable().find((row) => row.name === name)?.bitsPerWeight ?? null;
 }
@@ -117,25 +142,14 @@ function generateOptions(request: FormatBenchRequest) {
 async function velocityOf(
   pipeline: FluxPipeline,
   request: FormatBenchRequest,
+  noise: HostTensor,
 ): Promise<Float32Array> {
   const options = {
     ...generateOptions(request),
     numInferenceSteps: 1,
     outputType: "latent",
   } as const;
-  const noise = await noiseOf(pipeline, request);
   const { latents } = await pipeline.generate({ ...options, latents: noise });
   const after = latents.toFloat32();
   return noise.toFloat32().map((value, index) => value - after[index]!);
-}
-
-/** Noise in the shape that the pipeline's latents have. */
-async function noiseOf(pipeline: FluxPipeline, request: FormatBenchRequest): Promise<HostTensor> {
-  const { latents } = await pipeline.generate({
-    ...generateOptions(request),
-    numInferenceSteps: 1,
-    outputType: "latent",
-    seed: request.seed,
-  });
-  return new TorchGenerator(request.seed).randn([...latents.shape]);
 }

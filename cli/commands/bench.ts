@@ -16,24 +16,20 @@ import {
 import type { ActivationChoice } from "../../src/quantization/activation_choice.ts";
 import { contactSheet } from "../bench/contact_sheet.ts";
 import {
-  compared,
   type FormatReport,
   type FormatResult,
   psnrText,
   reportMarkdown,
 } from "../bench/format_report.ts";
-import {
-  benchedFormats,
-  type FormatBenchRequest,
-  type FormatRun,
-  runFormat,
-} from "../bench/format_runs.ts";
+import { benchedFormats, type FormatBenchRequest } from "../bench/format_runs.ts";
+import { type ComparedFormat, UnfinishedBench } from "../bench/unfinished.ts";
 import { readGenerationDefaults } from "../generation_defaults.ts";
 import { given } from "../given.ts";
 import { interruptible } from "../interrupt.ts";
 import { modelPath } from "../model_path.ts";
 import { activationsOption, integer } from "../options.ts";
 import { createProgress } from "../progress.ts";
+import { type ComparedFormats, compareFormats } from "../bench/compare_formats.ts";
 
 interface BenchFormatsOptions {
   readonly model?: string;
@@ -43,10 +39,12 @@ interface BenchFormatsOptions {
   readonly steps?: number;
   readonly seed: number;
   readonly formats: readonly string[];
+  readonly except: readonly string[];
   readonly activations?: ActivationChoice;
   readonly backend: BackendName;
   readonly threads?: number;
   readonly outputDir: string;
+  readonly resume?: true;
   readonly json?: true;
 }
 
@@ -66,6 +64,7 @@ function benchFormatsCommand(): Command {
     .option("--steps <n>", "denoising steps (default: the model's own)", integer)
     .option("--seed <n>", "of the noise", integer, 0)
     .option("--formats <list>", "names with commas between them (default: all)", commaList, [])
+    .option("--except <list>", "names of formats to leave out", commaList, [])
     .addOption(activationsOption())
     .addOption(
       new Option("--backend <name>", "where the arithmetic runs")
@@ -73,6 +72,7 @@ function benchFormatsCommand(): Command {
     )
     .option("--threads <n>", "threads of the wasm backend (default: one per processor)", integer)
     .option("--output-dir <dir>", "for the table, the JSON and the pictures", "format-bench")
+    .option("--resume", "go on with a comparison that was interrupted")
     .option("--json", "print one JSON object")
     .action((options: BenchFormatsOptions) =>
       interruptible((signal) => benchFormats(options, signal))
@@ -84,19 +84,32 @@ function commaList(text: string): string[] {
 }
 
 async function benchFormats(options: BenchFormatsOptions, signal: AbortSignal): Promise<void> {
-  const names = benchedFormats(options.formats);
+  const names = benchedFormats(options.formats, options.except);
   const request = await requestOf(options, signal);
+  const folder = joinPath(options.outputDir, `${nameOf(request.model)}.unfinished`);
+  const unfinished = await UnfinishedBench.open(folder, settingsOf(request), !!options.resume);
   const progress = createProgress();
-  const runs: FormatRun[] = [];
-  for (const [index, name] of names.entries()) {
-    progress.show(name, index, names.length, "formats");
-    runs.push(await runFormat(name, request));
-    signal.throwIfAborted();
-  }
+  const table = await compareFormats(names, request, { unfinished, progress });
   progress.close();
-  const report = reportOf(request, runs);
-  const markdown = await writeReport(options.outputDir, report, runs);
+  const report = reportOf(request, table, options.except);
+  const markdown = await writeReport(options.outputDir, report, table.formats);
+  await unfinished.remove();
   writeText(options.json ? `${JSON.stringify(report, null, 2)}\n` : markdown);
+}
+
+/** What must be the same for a comparison to go on. */
+function settingsOf({ model: _model, signal: _signal, ...settings }: FormatBenchRequest) {
+  return { ...settings, machine: machine() };
+}
+
+function machine(): FormatReport["machine"] {
+  return {
+    processor: cpuModel(),
+    processors: cpuCount(),
+    memoryBytes: memoryBytes()?.total,
+    platform: platformName(),
+    runtime: `${runtimeName()} ${runtimeVersion()}`,
+  };
 }
 
 async function requestOf(
@@ -119,9 +132,9 @@ async function requestOf(
 
 function reportOf(
   { model, prompt, seed }: FormatBenchRequest,
-  runs: readonly FormatRun[],
+  { exact, formats, failures }: ComparedFormats,
+  leftOut: readonly string[],
 ): FormatReport {
-  const [exact] = runs as [FormatRun];
   return {
     model: nameOf(model),
     prompt,
@@ -130,14 +143,10 @@ function reportOf(
     width: exact.image.width,
     height: exact.image.height,
     backend: exact.backend,
-    machine: {
-      processor: cpuModel(),
-      processors: cpuCount(),
-      memoryBytes: memoryBytes()?.total,
-      platform: platformName(),
-      runtime: `${runtimeName()} ${runtimeVersion()}`,
-    },
-    formats: runs.map((run) => compared(run, exact)),
+    machine: machine(),
+    formats: formats.map(({ result }) => result),
+    failures,
+    leftOut,
   };
 }
 
@@ -145,14 +154,14 @@ function reportOf(
 async function writeReport(
   folder: string,
   report: FormatReport,
-  runs: readonly FormatRun[],
+  formats: readonly ComparedFormat[],
 ): Promise<string> {
   await makeFolder(folder);
   const path = (extension: string) => joinPath(folder, `${report.model}.${extension}`);
   const markdown = reportMarkdown(report, `${report.model}.png`);
-  const sheet = contactSheet(runs.map(({ image }, index) => {
-    return { image, lines: labelOf(report.formats[index]!) };
-  }));
+  const sheet = contactSheet(
+    formats.map(({ image, result }) => ({ image, lines: labelOf(result) })),
+  );
   await sheet.save(path("png"));
   await writeAtomic(path("json"), utf8(`${JSON.stringify(report, null, 2)}\n`));
   await writeAtomic(path("md"), utf8(markdown));

@@ -1,16 +1,19 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { decode } from "fast-png";
 import { contactSheet } from "../../cli/bench/contact_sheet.ts";
-import { psnr, relativeL2 } from "../../cli/bench/format_report.ts";
-import { benchedFormats } from "../../cli/bench/format_runs.ts";
+import { compareFormats } from "../../cli/bench/compare_formats.ts";
+import { psnr, relativeL2, reportMarkdown } from "../../cli/bench/format_report.ts";
+import { benchedFormats, type FormatBenchRequest, runFormat } from "../../cli/bench/format_runs.ts";
 import { GLYPH_HEIGHT, GLYPH_WIDTH, hasDot } from "../../cli/bench/glyphs.ts";
+import { HalftoneError } from "../../src/errors.ts";
 import { PipelineImage } from "../../src/pipelines/image.ts";
 import { formatTable } from "../../src/quantization/format_table.ts";
-import { runHalftone } from "./halftone_process.ts";
+import { runHalftone, startHalftone } from "./halftone_process.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "halftone-bench-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -27,7 +30,9 @@ test("all formats that quantize on the fly are compared, after the dense types",
   const names = formatTable().filter(({ onTheFly }) => onTheFly).map(({ name }) => name);
   assert.deepEqual(benchedFormats([]), ["float32", "bfloat16", ...names]);
   assert.deepEqual(benchedFormats(["bitsandbytes:nf4"]).slice(2), ["bitsandbytes:nf4"]);
-  assert.throws(() => benchedFormats(["nf4"]), /invalid_argument|Cannot compare/);
+  assert.deepEqual(benchedFormats([], names.slice(1)).slice(2), [names[0]]);
+  assert.throws(() => benchedFormats(["nf4"]), /Cannot compare.*--formats/s);
+  assert.throws(() => benchedFormats([], ["nf4"]), /Cannot compare.*--except/s);
 });
 
 test("every printable character of ASCII has dots of its own", () => {
@@ -85,6 +90,68 @@ test("bench formats writes a table, its numbers and the pictures", async () => {
   // Four pictures of 64x32 in one row, three lines of text under each.
   const sheet = decode(readFileSync(join(folder, "out/demo.png")));
   assert.deepEqual([sheet.width, sheet.height], [8 + 4 * (15 * 6 + 8), 8 + 32 + 4 + 30 + 8]);
+});
+
+test("an interrupted comparison goes on where it was, with the same settings only", async () => {
+  const size = ["--width", "32", "--height", "32", "--steps", "1", "--output-dir", "resumed"];
+  const names = ["bitsandbytes:nf4", "gguf:Q4_0", "gguf:Q4_K", "gguf:Q5_K", "gguf:Q6_K"];
+  const words = ["bench", "formats", ...size, "--formats", names.join(","), "--json"];
+  const running = startHalftone(words, folder);
+  const row = join(folder, "resumed/demo.unfinished/bitsandbytes_nf4.json");
+  let ended = false;
+  running.finished.finally(() => ended = true);
+  while (!existsSync(row) && !ended) await new Promise((resolve) => setTimeout(resolve, 10));
+  running.kill("SIGINT");
+  assert.equal((await running.finished).code, 130);
+  const kept = { ...JSON.parse(readFileSync(row, "utf8")), secondsPerStep: 123 };
+  writeFileSync(row, JSON.stringify(kept));
+  const other = await runHalftone([...words, "--resume", "--seed", "1"], folder);
+  assert.match(other.stderr, /^error\[invalid_argument\]: .*--resume/m);
+  const { code, stdout, stderr } = await runHalftone([...words, "--resume"], folder);
+  assert.equal(code, 0, stderr);
+  const { formats } = JSON.parse(stdout);
+  assert.deepEqual(formats[2], kept);
+  assert.deepEqual(formats.slice(2).map(({ name }: { name: string }) => name), names);
+  assert.deepEqual(readdirSync(join(folder, "resumed")), ["demo.json", "demo.md", "demo.png"]);
+});
+
+test("a format that fails gets a row that says so, and the others go on", async () => {
+  const request: FormatBenchRequest = {
+    model: fileURLToPath(new URL("../../models/demo", import.meta.url)),
+    prompt: "a red star",
+    seed: 0,
+    width: 32,
+    height: 32,
+    numInferenceSteps: 1,
+    maxSequenceLength: 8,
+    backend: "wasm",
+  };
+  const said: string[] = [];
+  const kept: string[] = [];
+  const names = ["float32", "gguf:Q2_K", "bitsandbytes:nf4"];
+  const { formats, failures } = await compareFormats(names, request, {
+    unfinished: {
+      find: () => Promise.resolve(undefined),
+      keep: (name) => Promise.resolve(void kept.push(name)),
+    },
+    progress: { show: () => {}, say: (text) => said.push(text) },
+    run: (name, ...rest) => {
+      if (name !== "gguf:Q2_K") return runFormat(name, ...rest);
+      throw new HalftoneError("out_of_memory", "Cannot hold so much", { found: 7 });
+    },
+  });
+  const failure = "error[out_of_memory]: Cannot hold so much: found 7";
+  assert.deepEqual(failures, [{ name: "gguf:Q2_K", bitsPerWeight: 2.625, failure }]);
+  assert.deepEqual([said, kept], [[`gguf:Q2_K: ${failure}`], ["bitsandbytes:nf4"]]);
+  const results = formats.map(({ result }) => result);
+  assert.deepEqual(results.map(({ name }) => name), ["float32", "bitsandbytes:nf4"]);
+  const page = reportMarkdown({
+    ...{ model: "demo", prompt: "", seed: 0, steps: 1, width: 32, height: 32, backend: "wasm" },
+    ...{ machine: {}, formats: results, failures, leftOut: ["torchao:int4wo_hqq"] },
+  }, "demo.png");
+  assert.match(page, /\| `gguf:Q2_K` +\| +2\.63 \| +failed \|/);
+  assert.ok(page.includes(`\n\`gguf:Q2_K\` failed: ${failure}\n`));
+  assert.ok(page.includes("\nLeft out: `torchao:int4wo_hqq`.\n"));
 });
 
 test("formats lists every format, as text and as JSON", async () => {
