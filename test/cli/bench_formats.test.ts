@@ -94,7 +94,7 @@ test("bench formats writes a table, its numbers and the pictures", async () => {
 
 test("an interrupted comparison goes on where it was, with the same settings only", async () => {
   const size = ["--width", "32", "--height", "32", "--steps", "1", "--output-dir", "resumed"];
-  const names = ["bitsandbytes:nf4", "gguf:Q4_0", "gguf:Q4_K", "gguf:Q5_K", "gguf:Q6_K"];
+  const names = ["bitsandbytes:nf4", "gguf:Q4_0", "gguf:Q4_K"];
   const words = ["bench", "formats", ...size, "--formats", names.join(","), "--json"];
   const running = startHalftone(words, folder);
   const row = join(folder, "resumed/demo.unfinished/bitsandbytes_nf4.json");
@@ -112,7 +112,8 @@ test("an interrupted comparison goes on where it was, with the same settings onl
   const { formats } = JSON.parse(stdout);
   assert.deepEqual(formats[2], kept);
   assert.deepEqual(formats.slice(2).map(({ name }: { name: string }) => name), names);
-  assert.deepEqual(readdirSync(join(folder, "resumed")), ["demo.json", "demo.md", "demo.png"]);
+  const files = readdirSync(join(folder, "resumed")).sort();
+  assert.deepEqual(files, ["demo.json", "demo.md", "demo.png"]);
 });
 
 test("a format that fails gets a row that says so, and the others go on", async () => {
