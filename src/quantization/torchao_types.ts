@@ -107,7 +107,7 @@ export class IntxWeightOnlyConfig implements TorchAoQuantType {
       mappingType?: MappingType;
     } = {},
   ) {
-    const bits = Number(/^int([1-8])$/.exec(weightDtype)?.[1]);
+    const bits = Number(/^int([1-8])$/.exec(plainText(weightDtype))?.[1]);
     if (!(bits >= 1)) throw invalid("weight_dtype", weightDtype, "int1 to int8");
     if (!MAPPING_TYPES.includes(mappingType)) {
       throw invalid("mapping_type", mappingType, MAPPING_TYPES.join(", "));
