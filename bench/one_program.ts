@@ -1,6 +1,10 @@
 /** A few ops as a program of the wasm backend. */
 
-import { createWasmBackend, type WasmBackendOptions } from "../src/backends/wasm/mod.ts";
+import {
+  createWasmBackend,
+  type WasmBackend,
+  type WasmBackendOptions,
+} from "../src/backends/wasm/mod.ts";
 import type { Program, StoredWeight } from "../src/backends/backend.ts";
 import { Graph, type WeightInfo } from "../src/ops/graph.ts";
 import { linear } from "../src/ops/builders.ts";
@@ -17,13 +21,16 @@ export interface OneProgram {
   close(): Promise<void>;
 }
 
+/** Options of a backend of its own, or an open one, which whoever opened it closes. */
+export type BackendChoice = WasmBackendOptions & { readonly backend?: WasmBackend };
+
 /** Captures, compiles and loads; `weights` gives each weight's description and its values. */
 export async function oneProgram(
   capture: (graph: Graph) => void,
   weights: Readonly<Record<string, { info: WeightInfo; stored: StoredWeight }>> = {},
-  options: WasmBackendOptions = {},
+  { backend: open, ...options }: BackendChoice = {},
 ): Promise<OneProgram> {
-  const backend = await createWasmBackend(options);
+  const backend = open ?? await createWasmBackend(options);
   const graph = new Graph("bench", { lookup: (name) => weights[name]?.info });
   capture(graph);
   const plan = buildPlan(graph, { supports: (op) => backend.supports(op) });
@@ -31,7 +38,8 @@ export async function oneProgram(
     read: ({ name }) => Promise.resolve(weights[name]!.stored),
   });
   const program = await backend.compile(plan, set);
-  return { program, build: backend.build, close: () => backend.close() };
+  const close = () => open ? Promise.resolve() : backend.close();
+  return { program, build: backend.build, close };
 }
 
 /** A linear layer, x [m, k] times a weight [n, k]. */
@@ -51,7 +59,7 @@ export async function openLinear(
   name: string,
   { m, k, n }: LinearShape,
   { format, activations }: WeightCase,
-  options: WasmBackendOptions & { stored?: StoredWeight; x?: Float32Array<ArrayBuffer> },
+  options: BackendChoice & { stored?: StoredWeight; x?: Float32Array<ArrayBuffer> },
 ): Promise<Contender> {
   const shape = [n, k];
   const { stored = randomWeight(shape, format), x = randomFloats(m * k), ...rest } = options;

@@ -3,6 +3,7 @@
 import type { StoredWeight } from "../src/backends/backend.ts";
 import { type ActivationMode, LLM_INT8_ROWS } from "../src/ops/activation_mode.ts";
 import type { WeightFormat } from "../src/plan/plan.ts";
+import { FLOATX_FORMATS, floatxTable } from "../src/quantization/floatx.ts";
 import { packedBytes } from "../src/quantization/codes.ts";
 import { groupCount } from "../src/quantization/layout_bytes.ts";
 import type {
@@ -10,6 +11,7 @@ import type {
   ScaleData,
   ScaleLayout,
 } from "../src/quantization/quantized_tensor.ts";
+import { float8Table } from "../src/quantization/torchao_schemes.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
 
 /** A stored form and how a linear layer treats its activations. */
@@ -50,7 +52,9 @@ function twoLevel(bits: number, groupSize: number, scaleBits: number, offset: bo
 export function weightCases(k: number): WeightCase[] {
   const table = { kind: "table", table: NF4_TABLE } as const;
   const row = quantized({ bits: 8, value: { kind: "integer", zeroPoint: 128 }, groupSize: k });
-  const fp8 = { kind: "table", table: new Float32Array(256).map((_, code) => code / 128) } as const;
+  const fp8 = { kind: "table", table: float8Table("float8_e4m3fn") } as const;
+  const fp6 = { kind: "table", table: floatxTable(FLOATX_FORMATS.fp6) } as const;
+  const bytes = { kind: "table", table: randomFloats(256) } as const;
   const outliers: ActivationMode = { kind: "llm_int8", threshold: 6 };
   return [
     { name: "float32", format: { kind: "dense", dtype: "float32" }, activations: float },
@@ -61,9 +65,11 @@ export function weightCases(k: number): WeightCase[] {
     { name: "Q5_K", format: twoLevel(5, 32, 6, true), activations: float },
     { name: "Q6_K", format: twoLevel(6, 16, 8, false), activations: float },
     { name: "Q2_K", format: twoLevel(2, 16, 4, true), activations: float },
+    { name: "fp8", format: quantized({ bits: 8, value: fp8, groupSize: k }), activations: float },
+    { name: "fp6", format: quantized({ bits: 6, value: fp6, groupSize: k }), activations: float },
     {
-      name: "fp8 table",
-      format: quantized({ bits: 8, value: fp8, groupSize: k }),
+      name: "8-bit table",
+      format: quantized({ bits: 8, value: bytes, groupSize: k }),
       activations: float,
     },
     { name: "int8 row", format: row, activations: float },

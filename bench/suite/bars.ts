@@ -58,7 +58,7 @@ function share(form: string, microkernel: string): Bar["value"] {
   };
 }
 
-const WEIGHT_ONLY = ["nf4", "int4 group 32", "Q4_K", "Q6_K", "fp8 table"];
+const WEIGHT_ONLY = ["nf4", "int4 group 32", "Q4_K", "Q6_K", "fp8"];
 const WEB_PEERS = ["onnxruntime-web", "jax-js", "tfjs-wasm"];
 const BFLOAT16 = "mid-sized picture, one step, bfloat16";
 

@@ -220,6 +220,28 @@ pub unsafe fn decode_bits(
     }
 }
 
+/// Codes whose bytes are held at once.
+const CHUNK: usize = 64;
+
+/// `count` (a multiple of 16) codes of 1 to 7 bits, beginning at a whole byte, through a table, times the scale.
+/// Reads up to 14 bytes beyond them.
+#[inline(always)]
+pub unsafe fn decode_bits_table(
+    codes: *const u8,
+    bits: u32,
+    count: usize,
+    table: *const f32,
+    scale: f32,
+    out: *mut f32,
+) {
+    let mut bytes = [0u8; CHUNK];
+    for i in (0..count).step_by(CHUNK) {
+        let some = CHUNK.min(count - i);
+        split_bits(codes.add(i / 8 * bits as usize), bits, some, bytes.as_mut_ptr());
+        decode_byte_table(bytes.as_ptr(), some, table, scale, out.add(i));
+    }
+}
+
 /// `count` (a multiple of 16) codes of 1 to 7 bits, beginning at a whole byte, as bytes. Reads up to 14
 /// bytes beyond them.
 #[inline(always)]

@@ -179,10 +179,14 @@ impl Weight {
             } else {
                 decode_bytes(codes, done, self.zero_point, scale, out);
             }
-        } else if flat & 7 == 0 && !is_table {
+        } else if flat & 7 == 0 {
             done = run & !15;
             let codes = self.data.add((flat >> 3) * self.bits as usize);
-            decode_bits(codes, self.bits, done, self.zero_point, scale, out);
+            if is_table {
+                decode_bits_table(codes, self.bits, done, self.table, scale, out);
+            } else {
+                decode_bits(codes, self.bits, done, self.zero_point, scale, out);
+            }
         }
         for i in done..run {
             let code = code_at(self.data, self.bits, flat + i);
