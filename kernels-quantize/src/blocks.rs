@@ -115,3 +115,27 @@ pub fn inverses_of(scales: v128) -> v128 {
     let none = f32x4_eq(scales, f32x4_splat(0.0));
     v128_andnot(f32x4_div(f32x4_splat(1.0), scales), none)
 }
+
+/// Whether the float16 scales and minima of blocks are finite: values may be too large for them.
+pub unsafe fn have_finite_scales(kind: u32, count: usize, blocks: *const u8) -> bool {
+    let (size, bytes, first, second) = match kind {
+        0 => (32, 18, 0, 0),
+        1 => (32, 20, 0, 2),
+        2 => (32, 22, 0, 0),
+        3 => (32, 24, 0, 2),
+        4 => (32, 34, 0, 0),
+        5 => (256, 84, 80, 82),
+        6 => (256, 110, 108, 108),
+        7 => (256, 144, 0, 2),
+        8 => (256, 176, 0, 2),
+        9 => (256, 210, 208, 208),
+        10 => (32, 18, 0, 0),
+        11 => (256, 136, 0, 0),
+        _ => return true, // these have none
+    };
+    let is_finite = |at: *const u8| *at.add(1) & 0x7c != 0x7c;
+    (0..count / size).fold(true, |finite, index| {
+        let block = blocks.add(index * bytes);
+        finite & is_finite(block.add(first)) & is_finite(block.add(second))
+    })
+}

@@ -63,5 +63,5 @@ pub unsafe extern "C" fn blocks(
         10 | 11 => blocks_iq4::run(kind, input, dtype, count, out),
         _ => blocks_fp4::run(kind, input, dtype, count, out),
     };
-    u32::from(good)
+    u32::from(good & blocks::have_finite_scales(kind, count, out))
 }

@@ -105,13 +105,16 @@ export function floatxCodes(format: FloatxFormat, signedZero = true): SmallFloat
   };
 }
 
-/** The part of a rule that concerns groups `first` to `end`. */
-export function ruleOfGroups(rule: EncodeRule, first: number, end: number): EncodeRule {
-  const part = (values?: Float32Array) => values?.slice(first, end);
+/** The same rule with other arrays of groups' numbers. */
+export function mapNumbers(
+  rule: EncodeRule,
+  change: (numbers: Float32Array) => Float32Array,
+): EncodeRule {
   const { code } = rule;
+  const part = (numbers?: Float32Array) => numbers && change(numbers);
   return {
     ...rule,
-    factor: rule.factor.slice(first, end),
+    factor: change(rule.factor),
     code: code.kind === "integer"
       ? { ...code, shift: part(code.shift), bias: part(code.bias), zero: part(code.zero) }
       : code,

@@ -20,7 +20,7 @@ import { blockCount, checkBlockScales, decodeBlocks, encodeBlocks } from "./gguf
 import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
 import { refuse } from "./groups.ts";
 import { LARGEST_BLOCK_VALUE } from "./kernel_job.ts";
-import { runKernels } from "./kernel_runs.ts";
+import { jobValues, runKernels } from "./kernel_runs.ts";
 import type { Pause } from "./pause.ts";
 import type { EncodedWeight, Method, NamedTensor, Quantizer, TensorReader } from "./quantizer.ts";
 import { weightOnlyInfo } from "./quantizer.ts";
@@ -147,24 +147,22 @@ export async function quantizeTensor(
   dense: HostTensor,
   pause: Pause,
 ): Promise<Uint8Array> {
-  const { elements, bytes } = ggufTypeInfo(type);
-  const out = new Uint8Array(dense.size / elements * bytes);
-  await runKernels({
+  return await runKernels({
     dense,
-    jobOf: ({ values }) => ({ kind: "blocks", values, type }),
-    take: ({ start, values }, buffer) => {
-      const length = values.count / elements * bytes;
-      out.set(new Uint8Array(buffer, 0, length), start / elements * bytes);
-    },
-    refuse: () => refuseBlocks(name, dense),
+    job: { kind: "blocks", values: jobValues(dense), type },
+    refuse: (blocks) => refuseBlocks(type, name, dense, blocks),
   }, pause);
-  checkBlockScales(type, out, name); // infinite for values that float16 scales cannot reach
-  return out;
 }
 
-/** Names the first value that blocks cannot hold. */
-function refuseBlocks(name: string, dense: HostTensor): never {
+/** Names the first value that blocks cannot hold, or the scale that float16 cannot. */
+function refuseBlocks(
+  type: GgufQuantType,
+  name: string,
+  dense: HostTensor,
+  blocks: Uint8Array,
+): never {
   for (const slice of floatSlices(dense, 1)) checkRange(slice, name);
+  checkBlockScales(type, blocks, name);
   return refuse(name, dense);
 }
 

@@ -94,15 +94,22 @@ function readFloats({ bytes, blocks, stride, name }: Walk, at: number, negated: 
 
 /** Throws `non_finite_weight` when a scale or minimum of a block is NaN or infinite. */
 export function checkBlockScales(type: GgufBlockType, bytes: Uint8Array, name?: string): void {
+  const block = infiniteScale(type, bytes);
+  if (block >= 0) throw notFinite(name, block);
+}
+
+/** The first block with a scale or minimum that is NaN or infinite; -1 when there is none. */
+export function infiniteScale(type: GgufBlockType, bytes: Uint8Array): number {
   const { scale, offset } = GGUF_BLOCKS[type];
   const { bytes: stride } = ggufTypeInfo(type);
   for (const part of [scale, offset]) {
     const start = part?.kind === "coded" ? part.superAt : part?.at;
     if (start === null || start === undefined) continue;
     for (let at = start + 1; at < bytes.length; at += stride) {
-      if ((bytes[at] & 0x7c) === 0x7c) throw notFinite(name, Math.floor(at / stride));
+      if ((bytes[at] & 0x7c) === 0x7c) return Math.floor(at / stride);
     }
   }
+  return -1;
 }
 
 function notFinite(tensor: string | undefined, block: number): HalftoneError {

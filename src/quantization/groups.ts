@@ -2,11 +2,10 @@
 
 import { HalftoneError } from "../errors.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
-import { packedBytes } from "./codes.ts";
-import { type EncodeRule, ruleOfGroups } from "./encode_rule.ts";
+import type { EncodeRule } from "./encode_rule.ts";
 import { checkFinite, floatSlices } from "./float_slices.ts";
-import { groupCount, type RangesJob } from "./kernel_job.ts";
-import { groupsOfRun, type Run, runKernels } from "./kernel_runs.ts";
+import { groupsOf, PIECE, placeCount, placesOf } from "./kernel_job.ts";
+import { jobValues, runKernels } from "./kernel_runs.ts";
 import type { Pause } from "./pause.ts";
 
 /** The smallest and largest value of every group. */
@@ -31,52 +30,31 @@ export async function groupRanges(
   pause: Pause,
   { toFloat16, cause }: ReadOptions = {},
 ): Promise<GroupRanges> {
-  const groups = Math.ceil(dense.size / groupSize);
-  const min = new Float32Array(groups).fill(Infinity);
-  const max = new Float32Array(groups).fill(-Infinity);
-  const jobOf = (run: Run): RangesJob => {
-    return { kind: "ranges", values: run.values, ...groupsOfRun(run, groupSize) };
-  };
-  const merge = new RangeMerger({ min, max }, groupSize);
-  await runKernels({
+  const result = await runKernels({
     dense,
-    toFloat16,
-    jobOf,
-    take: (run, buffer) => merge.take(run, groupCount(jobOf(run)), buffer),
+    job: { kind: "ranges", values: jobValues(dense, toFloat16), groupSize },
     refuse: () => refuse(name, dense, { toFloat16, cause }),
   }, pause);
-  merge.finish();
-  return { min, max };
+  return mergedRanges(result, groupSize, dense.size);
 }
 
-/** Writes the ranges of runs into those of the matrix. Only a run's ends may belong to other runs' groups. */
-class RangeMerger {
-  readonly #ranges: GroupRanges;
-  readonly #groupSize: number;
-  /** Shared groups: by the start of the run, as the first of equal zeros counts. */
-  readonly #shared: { start: number; group: number; low: number; high: number }[] = [];
-
-  constructor(ranges: GroupRanges, groupSize: number) {
-    this.#ranges = ranges;
-    this.#groupSize = groupSize;
+/** The ranges of groups out of those of pieces. Only the first group of a piece may be another's too. */
+function mergedRanges(result: Uint8Array, groupSize: number, size: number): GroupRanges {
+  const places = placeCount(groupSize, size);
+  const ends = new Float32Array(result.buffer, result.byteOffset, 2 * places);
+  const min = new Float32Array(Math.ceil(size / groupSize)).fill(Infinity);
+  const max = new Float32Array(min.length).fill(-Infinity);
+  for (let start = 0; start < size; start += PIECE) {
+    const groups = groupsOf(groupSize, start, Math.min(PIECE, size - start));
+    const place = placesOf(groups, start);
+    const { first, count } = groups;
+    const [low, high] = [ends[place], ends[places + place]];
+    if (low < min[first]) min[first] = low; // of equal zeros the first counts
+    if (high > max[first]) max[first] = high;
+    min.set(ends.subarray(place + 1, place + count), first + 1);
+    max.set(ends.subarray(places + place + 1, places + place + count), first + 1);
   }
-
-  take({ start }: Run, groups: number, buffer: ArrayBuffer): void {
-    const low = new Float32Array(buffer, 0, groups);
-    const high = new Float32Array(buffer, 4 * groups, groups);
-    const first = Math.floor(start / this.#groupSize);
-    this.#ranges.min.set(low.subarray(1), first + 1);
-    this.#ranges.max.set(high.subarray(1), first + 1);
-    this.#shared.push({ start, group: first, low: low[0], high: high[0] });
-  }
-
-  finish(): void {
-    const { min, max } = this.#ranges;
-    for (const { group, low, high } of this.#shared.sort((a, b) => a.start - b.start)) {
-      if (low < min[group]) min[group] = low;
-      if (high > max[group]) max[group] = high;
-    }
-  }
+  return { min, max };
 }
 
 /** What a function makes of each group's number; several times faster than `map` of typed arrays. */
@@ -101,38 +79,18 @@ export interface EncodeOptions extends ReadOptions {
   readonly rule: EncodeRule;
 }
 
-/** The codes of a matrix, packed; throws `non_finite_weight` naming `name`. */
+/** The codes of a matrix, packed, perhaps in shared memory; throws `non_finite_weight` naming `name`. */
 export async function encodeGroups(
   name: string,
   dense: HostTensor,
   { groupSize, bits, rule, toFloat16, cause }: EncodeOptions,
   pause: Pause,
 ): Promise<Uint8Array> {
-  const codes = new Uint8Array(packedBytes(dense.size, bits));
-  const jobOf = (run: Run) => {
-    const groups = groupsOfRun(run, groupSize);
-    const first = Math.floor(run.start / groupSize);
-    const end = Math.floor((run.start + run.values.count - 1) / groupSize) + 1;
-    const { values } = run;
-    return {
-      kind: "encode",
-      values,
-      rule: ruleOfGroups(rule, first, end),
-      bits,
-      ...groups,
-    } as const;
-  };
-  await runKernels({
+  return await runKernels({
     dense,
-    toFloat16,
-    jobOf,
-    take: (run, buffer) => {
-      const bytes = packedBytes(run.values.count, bits);
-      codes.set(new Uint8Array(buffer, 0, bytes), run.start / 8 * bits);
-    },
+    job: { kind: "encode", values: jobValues(dense, toFloat16), groupSize, rule, bits },
     refuse: () => refuse(name, dense, { toFloat16, cause }),
   }, pause);
-  return codes;
 }
 
 /** Throws `non_finite_weight` naming the first value that is not finite, where a kernel has found some. */

@@ -1,41 +1,40 @@
-/** What the kernels that quantize do: one job on a run of a matrix. */
+/** What the kernels that quantize do with a matrix, piece by piece. */
 
 import type { EncodeRule, FloatType } from "./encode_rule.ts";
 import type { GgufQuantType } from "./gguf_quantizers.ts";
 import { ggufTypeInfo } from "./gguf_types.ts";
 import { packedBytes } from "./codes.ts";
 
-/** The values of a run. */
+/** Elements of a piece: whole blocks of every type, and whole bytes of codes; little enough for a cache. */
+export const PIECE: number = 1 << 14;
+
+/** How the values of a matrix are given. */
 export interface JobValues {
   readonly dtype: FloatType;
   /** Round the values to float16 before anything else. */
   readonly toFloat16?: boolean;
-  /** How many. */
-  readonly count: number;
 }
 
-/** How a run is divided: its first part may be the rest of a group. */
-export interface JobGroups {
-  /** Values of the run that belong to its first group, at most all. */
-  readonly head: number;
+/**
+ * The least values of the groups, then the largest, as float32. Every piece has places of its own, so a
+ * group that several pieces share is there as often: see `placesOf`.
+ */
+export interface RangesJob {
+  readonly kind: "ranges";
+  readonly values: JobValues;
   readonly groupSize: number;
 }
 
-/** The least values of the groups, then the largest, as float32. */
-export interface RangesJob extends JobGroups {
-  readonly kind: "ranges";
-  readonly values: JobValues;
-}
-
-/** Codes, packed. The rule speaks of the run's groups only. */
-export interface EncodeJob extends JobGroups {
+/** Codes, packed. */
+export interface EncodeJob {
   readonly kind: "encode";
   readonly values: JobValues;
+  readonly groupSize: number;
   readonly rule: EncodeRule;
   readonly bits: number;
 }
 
-/** Blocks of GGUF; a run is whole blocks. */
+/** Blocks of GGUF. */
 export interface BlocksJob {
   readonly kind: "blocks";
   readonly values: JobValues;
@@ -48,35 +47,56 @@ export type KernelJob = RangesJob | EncodeJob | BlocksJob;
 /** Whoever does jobs: the WebAssembly module, or TypeScript where there is none. */
 export interface QuantizeKernels {
   /**
-   * Does a job on the bytes of its values and writes the result to the start of a buffer, which may be
-   * that of the values. False when a value is not finite (or, for blocks, too large for float16 scales).
+   * Does one piece of a job: its values begin at element `start` of the matrix, a multiple of `PIECE`, and
+   * what is made of them goes to its place in the result of the whole matrix. False when a value is not
+   * finite (or, for blocks, too large for float16 scales).
    */
-  run(job: KernelJob, input: Uint8Array, result: ArrayBuffer): boolean;
+  run(job: KernelJob, start: number, values: Uint8Array, result: Uint8Array): boolean;
 }
 
 /** No type of block reaches further with float16 scales; and the squares of larger values could overflow. */
 export const LARGEST_BLOCK_VALUE: number = 2 ** 30;
 
-/** Groups that a run touches. */
-export function groupCount({ values, head, groupSize }: RangesJob | EncodeJob): number {
-  return 1 + Math.ceil((values.count - head) / groupSize);
+/** The groups that a run of elements touches. */
+export interface GroupsOfRun {
+  readonly first: number;
+  readonly count: number;
+  /** Elements from the start of the run to the end of its first group; may be more than the run has. */
+  readonly head: number;
 }
 
-/** Bytes of the result. */
-export function resultBytes(job: KernelJob): number {
+/** The groups of a run. */
+export function groupsOf(groupSize: number, start: number, count: number): GroupsOfRun {
+  const first = Math.floor(start / groupSize);
+  const last = Math.floor((start + count - 1) / groupSize);
+  return { first, count: last - first + 1, head: groupSize - start % groupSize };
+}
+
+/** Where a piece has its places among ranges: one more for every piece before it. */
+export function placesOf({ first }: GroupsOfRun, start: number): number {
+  return first + Math.floor(start / PIECE);
+}
+
+/** Places for the ranges of a matrix. */
+export function placeCount(groupSize: number, size: number): number {
+  return Math.ceil(size / groupSize) + Math.ceil(size / PIECE);
+}
+
+/** Bytes of the result for a matrix of `size` elements. */
+export function resultBytes(job: KernelJob, size: number): number {
   switch (job.kind) {
     case "ranges":
-      return 8 * groupCount(job);
+      return 8 * placeCount(job.groupSize, size);
     case "encode":
-      return packedBytes(job.values.count, job.bits);
+      return packedBytes(size, job.bits);
     case "blocks": {
       const { elements, bytes } = ggufTypeInfo(job.type);
-      return job.values.count / elements * bytes;
+      return size / elements * bytes;
     }
   }
 }
 
-/** Bytes of the values. */
-export function inputBytes({ values }: KernelJob): number {
-  return values.count * (values.dtype === "float32" ? 4 : 2);
+/** Bytes of a value. */
+export function valueBytes({ dtype }: JobValues): number {
+  return dtype === "float32" ? 4 : 2;
 }

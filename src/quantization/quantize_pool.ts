@@ -5,22 +5,14 @@
 
 import { HalftoneError } from "../errors.ts";
 import { type SpawnedWorker, spawnWorker } from "../runtime/workers.ts";
-import type { KernelJob } from "./kernel_job.ts";
-import type { QuantizeAnswer, QuantizeRequest } from "./quantize_worker.ts";
+import type { QuantizeAnswer, QuantizeRequest, SharedJob } from "./quantize_worker.ts";
 import { quantizeModule } from "./wasm_kernels.ts";
 
 /** Milliseconds without work after which workers end. */
 const PATIENCE = 250;
 
-/** What a job gave. */
-export interface JobResult {
-  readonly finite: boolean;
-  /** The job's own buffer, with the result. */
-  readonly buffer: ArrayBuffer;
-}
-
 interface Pending {
-  resolve(answer: JobResult | null): void;
+  resolve(answer: QuantizeAnswer): void;
   reject(error: HalftoneError): void;
 }
 
@@ -39,13 +31,14 @@ class QuantizeWorker {
   /** Starts a worker and waits until it stands ready. */
   static async start(index: number, module: WebAssembly.Module): Promise<QuantizeWorker> {
     const worker = new QuantizeWorker(index);
-    await worker.#ask({ kind: "start", module }, []);
+    await worker.#ask({ kind: "start", module });
     return worker;
   }
 
-  /** Does a job on shared values, or on those in its buffer, which moves to the worker and comes back. */
-  async run(job: KernelJob, buffer: ArrayBuffer, shared?: Uint8Array): Promise<JobResult> {
-    return (await this.#ask({ kind: "job", job, shared, buffer }, [buffer]))!;
+  /** Does a share of a job; false when kernels do not take a value of it. */
+  async run(job: SharedJob): Promise<boolean> {
+    const answer = await this.#ask({ kind: "job", ...job });
+    return answer.kind === "done" && answer.finite;
   }
 
   get isBroken(): boolean {
@@ -56,11 +49,11 @@ class QuantizeWorker {
     this.#worker.terminate();
   }
 
-  #ask(request: QuantizeRequest, transfer: Transferable[]): Promise<JobResult | null> {
+  #ask(request: QuantizeRequest): Promise<QuantizeAnswer> {
     if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       this.#pending.push({ resolve, reject });
-      this.#worker.post(request, transfer);
+      this.#worker.post(request);
     });
   }
 
@@ -69,7 +62,7 @@ class QuantizeWorker {
       const message = "Cannot go on: a worker that quantizes failed";
       return this.#fail(new HalftoneError("backend_failed", message, { found: answer.reason }));
     }
-    this.#pending.shift()?.resolve(answer.kind === "done" ? answer : null);
+    this.#pending.shift()?.resolve(answer);
   }
 
   #fail(error: HalftoneError): void {

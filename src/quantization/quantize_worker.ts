@@ -1,30 +1,39 @@
-/** A worker that quantizes: does the jobs it is sent, one after another, and sends their buffers back. */
+/** A worker that quantizes: takes piece after piece of the jobs it is sent. */
 
-import { inputBytes, type KernelJob, type QuantizeKernels } from "./kernel_job.ts";
+import { type KernelJob, PIECE, type QuantizeKernels, valueBytes } from "./kernel_job.ts";
 import { instantiateKernels } from "./wasm_kernels.ts";
+
+/** A job that several workers share. */
+export interface SharedJob {
+  readonly job: KernelJob;
+  /** The element of the matrix that `values` begin with. */
+  readonly start: number;
+  /** In shared memory, as all that follows. */
+  readonly values: Uint8Array;
+  /** That of the whole matrix. */
+  readonly result: Uint8Array;
+  /** The next piece that nobody has taken. */
+  readonly cursor: Int32Array;
+}
 
 /** From the host. */
 export type QuantizeRequest =
   | { readonly kind: "start"; readonly module: WebAssembly.Module }
-  | {
-    readonly kind: "job";
-    readonly job: KernelJob;
-    /** The values in shared memory; without them they begin the buffer. */
-    readonly shared?: Uint8Array;
-    /** Takes the result. */
-    readonly buffer: ArrayBuffer;
-  };
+  | ({ readonly kind: "job" } & SharedJob);
 
 /** From the worker, in the order of the requests. */
 export type QuantizeAnswer =
   | { readonly kind: "ready" }
-  | { readonly kind: "done"; readonly finite: boolean; readonly buffer: ArrayBuffer }
+  | { readonly kind: "done"; readonly finite: boolean }
   | { readonly kind: "failed"; readonly reason: string };
 
 interface WorkerScope {
   onmessage: ((event: MessageEvent<QuantizeRequest>) => void) | null;
-  postMessage(message: QuantizeAnswer, transfer?: Transferable[]): void;
+  postMessage(message: QuantizeAnswer): void;
 }
+
+/** A piece that no matrix has. */
+const BEHIND_ALL = 2 ** 30;
 
 const scope = globalThis as unknown as WorkerScope;
 let kernels: QuantizeKernels;
@@ -41,7 +50,18 @@ async function handle(request: QuantizeRequest): Promise<void> {
     kernels = await instantiateKernels(request.module);
     return scope.postMessage({ kind: "ready" });
   }
-  const { job, shared, buffer } = request;
-  const finite = kernels.run(job, shared ?? new Uint8Array(buffer, 0, inputBytes(job)), buffer);
-  scope.postMessage({ kind: "done", finite, buffer }, [buffer]);
+  scope.postMessage({ kind: "done", finite: takePieces(request) });
+}
+
+function takePieces({ job, start, values, result, cursor }: SharedJob): boolean {
+  const length = PIECE * valueBytes(job.values);
+  for (;;) {
+    const piece = Atomics.add(cursor, 0, 1);
+    const part = values.subarray(piece * length, (piece + 1) * length);
+    if (part.length === 0) return true;
+    if (!kernels.run(job, start + piece * PIECE, part, result)) {
+      Atomics.store(cursor, 0, BEHIND_ALL); // nobody needs the others
+      return false;
+    }
+  }
 }

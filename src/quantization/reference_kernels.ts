@@ -4,71 +4,64 @@ import { toFloat32 } from "../tensor/convert.ts";
 import { packCodes } from "./codes.ts";
 import type { CodeRule, EncodeRule, SmallFloatCodes } from "./encode_rule.ts";
 import { quantizeBlocks } from "./gguf_quantizers.ts";
+import { ggufTypeInfo } from "./gguf_types.ts";
 import { forEachGroup } from "./group_runs.ts";
+import { infiniteScale } from "./gguf_tensors.ts";
 import {
   type BlocksJob,
   type EncodeJob,
-  type JobGroups,
+  groupsOf,
   type KernelJob,
   LARGEST_BLOCK_VALUE,
+  placesOf,
   type QuantizeKernels,
   type RangesJob,
-  resultBytes,
 } from "./kernel_job.ts";
 import { rounderOf, roundToEven } from "./rounding.ts";
 
 /** The kernels in TypeScript. */
 export const REFERENCE_KERNELS: QuantizeKernels = { run };
 
-function run(job: KernelJob, input: Uint8Array, result: ArrayBuffer): boolean {
+function run(job: KernelJob, start: number, input: Uint8Array, result: Uint8Array): boolean {
   const { dtype, toFloat16 } = job.values;
-  const floats = toFloat32(dtype, input.slice()); // the result may take the place of the values
+  const floats = toFloat32(dtype, input.slice());
   const values = toFloat16 ? floats.map(rounderOf("float16")) : floats;
-  new Uint8Array(result, 0, resultBytes(job)).set(resultOf(job, values));
   const limit = job.kind === "blocks" ? LARGEST_BLOCK_VALUE : Number.MAX_VALUE;
-  return values.every((value) => Math.abs(value) <= limit);
+  return write(job, start, values, result) && values.every((value) => Math.abs(value) <= limit);
 }
 
-function resultOf(job: KernelJob, values: Float32Array): Uint8Array {
+function write(job: KernelJob, start: number, values: Float32Array, result: Uint8Array): boolean {
   switch (job.kind) {
     case "ranges":
-      return ranges(job, values);
+      ranges(job, start, values, result);
+      return true;
     case "encode":
-      return encode(job, values);
+      result.set(encode(job, start, values), start / 8 * job.bits);
+      return true;
     case "blocks":
-      return blocks(job, values);
+      return blocks(job, start, values, result);
   }
 }
 
-/** Indices of the groups' parts; groups count from the run's first. */
-function eachGroup(
-  { head, groupSize }: JobGroups,
-  count: number,
-  visit: (group: number, begin: number, end: number) => void,
-): void {
-  if (head >= count) return visit(0, 0, count);
-  forEachGroup(groupSize - head, count, groupSize, visit);
-}
-
-function ranges(job: RangesJob, values: Float32Array): Uint8Array {
-  const result = new Float32Array(resultBytes(job) / 4);
-  const groups = result.length / 2;
-  eachGroup(job, values.length, (group, begin, end) => {
+function ranges({ groupSize }: RangesJob, start: number, values: Float32Array, result: Uint8Array) {
+  const ends = new Float32Array(result.buffer, result.byteOffset, result.length / 4);
+  const groups = groupsOf(groupSize, start, values.length);
+  const place = placesOf(groups, start) - groups.first;
+  forEachGroup(start, values.length, groupSize, (group, begin, end) => {
     let low = values[begin], high = values[begin];
     for (let index = begin; index < end; index++) {
       const value = values[index];
       if (value < low) low = value;
       if (value > high) high = value;
     }
-    result[group] = low;
-    result[groups + group] = high;
+    ends[place + group] = low;
+    ends[ends.length / 2 + place + group] = high;
   });
-  return new Uint8Array(result.buffer);
 }
 
-function encode(job: EncodeJob, values: Float32Array): Uint8Array {
+function encode(job: EncodeJob, start: number, values: Float32Array): Uint8Array {
   const codes = new Uint8Array(values.length);
-  eachGroup(job, values.length, (group, begin, end) => {
+  forEachGroup(start, values.length, job.groupSize, (group, begin, end) => {
     const encoder = encoderOf(job.rule.code, group);
     for (let index = begin; index < end; index++) {
       codes[index] = encoder(scaled(job.rule, group, values[index]), values[index]);
@@ -132,8 +125,10 @@ function exponentOf(size: number): number {
   return (word[0] >> 23) - 127;
 }
 
-function blocks(job: BlocksJob, values: Float32Array): Uint8Array {
-  const result = new Uint8Array(resultBytes(job));
-  quantizeBlocks(job.type, values, result);
-  return result;
+function blocks({ type }: BlocksJob, start: number, values: Float32Array, result: Uint8Array) {
+  const { elements, bytes } = ggufTypeInfo(type);
+  const at = start / elements * bytes;
+  const part = result.subarray(at, at + values.length / elements * bytes);
+  quantizeBlocks(type, values, part);
+  return infiniteScale(type, part) < 0;
 }

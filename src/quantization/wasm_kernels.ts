@@ -1,10 +1,23 @@
 /** The kernels of kernels-quantize, over the module's own memory. */
 
-import type { EncodeJob, KernelJob, QuantizeKernels, RangesJob } from "./kernel_job.ts";
-import { groupCount, type JobValues, resultBytes } from "./kernel_job.ts";
-import type { SmallFloatCodes } from "./encode_rule.ts";
+import { packedBytes } from "./codes.ts";
+import type { EncodeRule, SmallFloatCodes } from "./encode_rule.ts";
 import { MODULE_BASE64 } from "./generated/quantize_kernels.ts";
 import type { GgufQuantType } from "./gguf_quantizers.ts";
+import { ggufTypeInfo } from "./gguf_types.ts";
+import {
+  type BlocksJob,
+  type EncodeJob,
+  groupsOf,
+  type GroupsOfRun,
+  type JobValues,
+  type KernelJob,
+  PIECE,
+  placesOf,
+  type QuantizeKernels,
+  type RangesJob,
+  valueBytes,
+} from "./kernel_job.ts";
 
 interface Exports {
   readonly memory: WebAssembly.Memory;
@@ -45,6 +58,8 @@ const BLOCK_KINDS: Readonly<Record<GgufQuantType, number>> = {
 /** Words of a rule before its bounds; kernels-quantize/src/encode.rs has the same order. */
 const RULE_WORDS = 21;
 const RULE_BYTES = 4 * RULE_WORDS + 4 * 16 + 16;
+/** Those that differ from piece to piece. */
+const [COUNT, HEAD] = [5, 6];
 const PAGE = 65536;
 /** The kernels may write a little behind a result. */
 const SLACK = 64;
@@ -65,93 +80,141 @@ export async function instantiateKernels(module: WebAssembly.Module): Promise<Qu
   return new WasmKernels(instance.exports as unknown as Exports);
 }
 
+/** Where a job has its things in the module's memory. */
+interface Places {
+  readonly input: number;
+  readonly output: number;
+  readonly rule: number;
+  /** The numbers of a piece's groups: factors, shifts, biases, zeros. */
+  readonly numbers: readonly { readonly address: number; readonly values: Float32Array }[];
+  readonly bytes: Uint8Array;
+  readonly words: Int32Array;
+  readonly floats: Float32Array;
+}
+
 class WasmKernels implements QuantizeKernels {
   readonly #exports: Exports;
-  #top = 0;
+  /** The last job, as its pieces come one after another. */
+  #job: KernelJob | undefined;
+  #places!: Places;
 
   constructor(exports: Exports) {
     this.#exports = exports;
   }
 
-  run(job: KernelJob, input: Uint8Array, result: ArrayBuffer): boolean {
-    this.#top = this.#exports.__heap_base.value;
-    const address = this.#put(input);
-    const bytes = resultBytes(job);
-    const finite = this.#call(job, address, () => this.#reserve(bytes + SLACK));
-    const made = new Uint8Array(this.#exports.memory.buffer, this.#top - bytes - SLACK, bytes);
-    new Uint8Array(result, 0, bytes).set(made);
-    return finite;
-  }
-
-  /** Runs the kernel of a job; the result is the last thing that is reserved. */
-  #call(job: KernelJob, input: number, reserveResult: () => number): boolean {
-    const dtype = dtypeCode(job.values);
-    const { count } = job.values;
+  run(job: KernelJob, start: number, values: Uint8Array, result: Uint8Array): boolean {
+    if (job !== this.#job) this.#layOut(job);
+    this.#places.bytes.set(values, this.#places.input);
+    const count = values.length / valueBytes(job.values);
     switch (job.kind) {
       case "ranges":
-        return this.#ranges(job, dtype, input, reserveResult());
-      case "encode": {
-        const rule = this.#putRule(job, dtype);
-        return this.#exports.encode(rule, input, reserveResult()) === 1;
-      }
+        return this.#ranges(job, start, count, result);
+      case "encode":
+        return this.#encode(job, start, count, result);
       case "blocks":
-        return this.#exports.blocks(
-          BLOCK_KINDS[job.type],
-          input,
-          dtype,
-          count,
-          reserveResult(),
-        ) === 1;
+        return this.#blocks(job, start, count, result);
     }
   }
 
-  #ranges(job: RangesJob, dtype: number, input: number, out: number): boolean {
-    const largest = out + 4 * groupCount(job);
-    const { head, groupSize, values: { count } } = job;
-    return this.#exports.ranges(input, dtype, count, head, groupSize, out, largest) === 1;
+  #ranges(job: RangesJob, start: number, count: number, result: Uint8Array): boolean {
+    const { input, output, floats } = this.#places;
+    const groups = groupsOf(job.groupSize, start, count);
+    const [least, largest] = [output / 4, output / 4 + groups.count];
+    const ends = new Float32Array(result.buffer, result.byteOffset, result.length / 4);
+    const place = placesOf(groups, start);
+    const [dtype, { head }] = [dtypeCode(job.values), groups];
+    const finite = this.#exports
+      .ranges(input, dtype, count, head, job.groupSize, output, 4 * largest);
+    ends.set(floats.subarray(least, largest), place);
+    ends.set(floats.subarray(largest, largest + groups.count), ends.length / 2 + place);
+    return finite === 1;
   }
 
-  #putRule({ rule, head, groupSize, bits, values }: EncodeJob, dtype: number): number {
-    const { code } = rule;
-    const factor = this.#put(rule.factor);
-    const [shift, bias, zero] = code.kind === "integer"
-      ? [code.shift, code.bias, code.zero].map((values) => values ? this.#put(values) : 0)
-      : [0, 0, 0];
-    const address = this.#reserve(RULE_BYTES);
-    const words = new Int32Array(this.#exports.memory.buffer, address, RULE_BYTES / 4);
-    words.set([dtype, DTYPES[rule.rounding], rule.operation === "divide" ? 1 : 0]);
-    words.set([CODERS[code.kind], bits, values.count, head, groupSize], 3);
-    words.set([factor, shift, bias, zero], 8);
-    const floats = new Float32Array(words.buffer, address, RULE_BYTES / 4);
-    if (code.kind === "integer") {
-      floats.set([code.low, code.high], 12);
-      words.set([code.origin, code.nanIsZero ? 1 : 0], 14);
-    } else if (code.kind === "float") {
-      floats[13] = Math.min(code.limit, largestValue(code));
-      words.set([code.mantissaBits, code.leastExponent, code.largestCode, code.signBit], 16);
-      words[20] = code.signedZero ? 1 : 0;
-    } else {
-      floats.set(code.bounds.subarray(0, 15), RULE_WORDS);
-      new Uint8Array(words.buffer, address + 4 * (RULE_WORDS + 16), 16).set(code.order);
+  #encode(job: EncodeJob, start: number, count: number, result: Uint8Array): boolean {
+    const { input, output, rule, words, bytes } = this.#places;
+    const groups = groupsOf(job.groupSize, start, count);
+    words[rule / 4 + COUNT] = count;
+    words[rule / 4 + HEAD] = groups.head;
+    this.#putNumbers(groups);
+    const finite = this.#exports.encode(rule, input, output);
+    const made = bytes.subarray(output, output + packedBytes(count, job.bits));
+    result.set(made, start / 8 * job.bits);
+    return finite === 1;
+  }
+
+  #blocks({ type, values }: BlocksJob, start: number, count: number, result: Uint8Array): boolean {
+    const { input, output, bytes } = this.#places;
+    const { elements, bytes: size } = ggufTypeInfo(type);
+    const kind = BLOCK_KINDS[type];
+    const finite = this.#exports.blocks(kind, input, dtypeCode(values), count, output);
+    const made = bytes.subarray(output, output + count / elements * size);
+    result.set(made, start / elements * size);
+    return finite === 1;
+  }
+
+  #putNumbers({ first, count }: GroupsOfRun): void {
+    const { numbers, floats } = this.#places;
+    for (const { address, values } of numbers) {
+      floats.set(values.subarray(first, first + count), address / 4);
     }
-    return address;
   }
 
-  #put(values: Uint8Array | Float32Array): number {
-    const address = this.#reserve(values.byteLength + SLACK);
-    new Uint8Array(this.#exports.memory.buffer, address, values.byteLength)
-      .set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-    return address;
-  }
-
-  /** The next bytes of the memory, which grows where they do not fit. */
-  #reserve(bytes: number): number {
-    const address = Math.ceil(this.#top / 16) * 16;
-    this.#top = address + bytes;
-    const { memory } = this.#exports;
-    const missing = this.#top - memory.buffer.byteLength;
+  /** Gives every thing of a job its place. */
+  #layOut(job: KernelJob): void {
+    const { memory, __heap_base } = this.#exports;
+    let top = __heap_base.value;
+    const reserve = (bytes: number) => {
+      const address = Math.ceil(top / 16) * 16;
+      top = address + bytes + SLACK;
+      return address;
+    };
+    const groups = job.kind === "blocks" ? 0 : Math.ceil(PIECE / job.groupSize) + 1;
+    const input = reserve(PIECE * valueBytes(job.values));
+    const output = reserve(Math.max(2 * PIECE, 8 * groups)); // no code or block takes more
+    const rule = reserve(RULE_BYTES);
+    const numbers = job.kind === "encode"
+      ? numbersOf(job.rule).map((values) => values && { address: reserve(4 * groups), values })
+      : [];
+    const missing = top - memory.buffer.byteLength;
     if (missing > 0) memory.grow(Math.ceil(missing / PAGE));
-    return address;
+    const bytes = new Uint8Array(memory.buffer);
+    const words = new Int32Array(memory.buffer);
+    const floats = new Float32Array(memory.buffer);
+    const present = numbers.filter((part) => part !== undefined);
+    this.#places = { input, output, rule, numbers: present, bytes, words, floats };
+    if (job.kind === "encode") {
+      putRule(job, this.#places, numbers.map((part) => part?.address ?? 0));
+    }
+    this.#job = job;
+  }
+}
+
+/** The numbers of groups, in the order of the kernel's rule. */
+function numbersOf({ factor, code }: EncodeRule): (Float32Array | undefined)[] {
+  const { shift, bias, zero } = code.kind === "integer" ? code : {};
+  return [factor, shift, bias, zero];
+}
+
+function putRule(
+  { rule, groupSize, bits, values }: EncodeJob,
+  { rule: address, bytes, words: allWords, floats: allFloats }: Places,
+  numbers: readonly number[],
+): void {
+  const { code } = rule;
+  const words = allWords.subarray(address / 4);
+  const floats = allFloats.subarray(address / 4);
+  words.set([dtypeCode(values), DTYPES[rule.rounding], rule.operation === "divide" ? 1 : 0]);
+  words.set([CODERS[code.kind], bits, 0, 0, groupSize, ...numbers], 3);
+  if (code.kind === "integer") {
+    floats.set([code.low, code.high], 12);
+    words.set([code.origin, code.nanIsZero ? 1 : 0], 14);
+  } else if (code.kind === "float") {
+    floats[13] = Math.min(code.limit, largestValue(code));
+    words.set([code.mantissaBits, code.leastExponent, code.largestCode, code.signBit], 16);
+    words[20] = code.signedZero ? 1 : 0;
+  } else {
+    floats.set(code.bounds.subarray(0, 15), RULE_WORDS);
+    bytes.set(code.order, address + 4 * (RULE_WORDS + 16));
   }
 }
 

@@ -13,17 +13,18 @@ import {
   floatxCodes,
   integerCodes,
 } from "../../src/quantization/encode_rule.ts";
+import { groupRanges } from "../../src/quantization/groups.ts";
 import { FLOATX_FORMATS } from "../../src/quantization/floatx.ts";
 import { quantizeFormats } from "../../src/quantization/formats.ts";
 import { GGUF_TYPES } from "../../src/quantization/gguf_types.ts";
 import { isGgufQuantType } from "../../src/quantization/gguf_quantizers.ts";
 import { fourBitGrid } from "../../src/quantization/bitsandbytes_tables.ts";
 import {
-  groupCount,
-  inputBytes,
-  type JobValues,
   type KernelJob,
+  PIECE,
+  type QuantizeKernels,
   resultBytes,
+  valueBytes,
 } from "../../src/quantization/kernel_job.ts";
 import { localKernels } from "../../src/quantization/kernel_runs.ts";
 import { createPause, type Pause } from "../../src/quantization/pause.ts";
@@ -57,21 +58,21 @@ const INPUTS: Readonly<Record<string, (count: number) => Float32Array>> = {
   large: (count) => randomValues(count, 13, 6e4),
 };
 
-function valuesOf(dtype: FloatType, count: number, toFloat16 = false): JobValues {
-  return { dtype, count, toFloat16 };
+/** What is made of values that begin at an element of a matrix and end with it. */
+function resultOf(run: QuantizeKernels["run"], job: KernelJob, input: Uint8Array, start: number) {
+  const size = valueBytes(job.values);
+  const result = new Uint8Array(resultBytes(job, start + input.length / size));
+  for (let at = 0; at < input.length / size; at += PIECE) {
+    const piece = input.subarray(at * size, (at + PIECE) * size);
+    assert.equal(run(job, start + at, piece, result), true);
+  }
+  return result;
 }
 
-function resultOf(run: typeof kernels.run, job: KernelJob, input: Uint8Array): Uint8Array {
-  const buffer = new ArrayBuffer(resultBytes(job));
-  assert.equal(run(job, input, buffer), true);
-  return new Uint8Array(buffer);
-}
-
-function assertSameResults(job: KernelJob, values: Float32Array, label: string): void {
+function assertSameResults(job: KernelJob, values: Float32Array, label: string, start = 0): void {
   const input = fromFloat32(job.values.dtype, values).slice();
-  assert.equal(input.length, inputBytes(job));
-  const found = resultOf((...job) => kernels.run(...job), job, input);
-  const expected = resultOf(REFERENCE_KERNELS.run, job, input);
+  const found = resultOf((...piece) => kernels.run(...piece), job, input, start);
+  const expected = resultOf(REFERENCE_KERNELS.run, job, input, start);
   const at = found.findIndex((byte, index) => byte !== expected[index]);
   assert.equal(at, -1, `${label}: byte ${at} is ${found[at]} for ${expected[at]}`);
 }
@@ -83,26 +84,42 @@ function eachInput(count: number, visit: (name: string, values: Float32Array) =>
 
 /** Runs of many lengths, cut by groups of many sizes. */
 const RUNS = [
-  { count: 5000, head: 5000, groupSize: 5000 },
-  { count: 2103, head: 7, groupSize: 64 },
-  { count: 349, head: 1, groupSize: 16 },
-  { count: 999, head: 30, groupSize: 333 },
-  { count: 3, head: 1, groupSize: 1 },
+  { start: 0, count: 5000, groupSize: 5000 },
+  { start: 56, count: 2103, groupSize: 64 },
+  { start: 8, count: 349, groupSize: 16 },
+  { start: 304, count: 999, groupSize: 333 },
+  { start: 8, count: 3, groupSize: 1 },
 ] as const;
 
 test("ranges of groups are those of the reference, signs of zeros included", () => {
   for (const dtype of DTYPES) {
     for (const toFloat16 of [false, true]) {
-      for (const { count, ...groups } of RUNS) {
-        const job: KernelJob = {
-          kind: "ranges",
-          values: valuesOf(dtype, count, toFloat16),
-          ...groups,
-        };
+      for (const { start, count, groupSize } of RUNS) {
+        const job: KernelJob = { kind: "ranges", values: { dtype, toFloat16 }, groupSize };
         eachInput(count, (name, values) => {
-          assertSameResults(job, values, `${name} ${dtype} ${count}`);
+          assertSameResults(job, values, `${name} ${dtype} ${count}`, start);
         });
       }
+    }
+  }
+});
+
+test("groups that several pieces share have the range of all of them, and the first zero's sign", async () => {
+  const count = 3 * PIECE + 1000;
+  for (const groupSize of [count, PIECE + 1, 5001]) {
+    for (const name of ["uniform", "zeros of both signs", "negative ones"]) {
+      const values = INPUTS[name](count);
+      if (name === "negative ones") values[count - 1] = 0, values[groupSize - 1] = -0;
+      const tensor = HostTensor.fromFloat32(values);
+      const { min, max } = await groupRanges("w", tensor, groupSize, noPause);
+      assert.equal(min.length, Math.ceil(count / groupSize));
+      min.forEach((low, group) => {
+        const part = values.subarray(group * groupSize, (group + 1) * groupSize);
+        const [least, most] = part.reduce(([least, most], value) => {
+          return [value < least ? value : least, value > most ? value : most];
+        }, [Infinity, -Infinity]);
+        assert.ok(Object.is(low, least) && Object.is(max[group], most), `${name} ${groupSize}`);
+      });
     }
   }
 });
@@ -132,13 +149,12 @@ test("codes by any rule are those of the reference", () => {
   for (const [name, code] of Object.entries(RULES)) {
     const bits = BITS[name] ?? (name.startsWith("e") && name !== "e2m1 with one zero" ? 8 : 4);
     for (const dtype of DTYPES) {
-      for (const { count, ...groups } of RUNS) {
-        const values = valuesOf(dtype, count);
-        const groupsOfRun = groupCount({ kind: "ranges", values, ...groups });
-        for (const [index, rule] of rulesOf(code, dtype, groupsOfRun).entries()) {
-          const job: KernelJob = { kind: "encode", values, rule, bits, ...groups };
+      for (const { start, count, groupSize } of RUNS) {
+        const groups = Math.ceil((start + count) / groupSize);
+        for (const [index, rule] of rulesOf(code, dtype, groups).entries()) {
+          const job: KernelJob = { kind: "encode", values: { dtype }, rule, bits, groupSize };
           eachInput(count, (input, values) => {
-            assertSameResults(job, values, `${name} ${index} ${dtype} ${count} ${input}`);
+            assertSameResults(job, values, `${name} ${index} ${dtype} ${count} ${input}`, start);
           });
         }
       }
@@ -158,21 +174,16 @@ test("every bfloat16 number becomes the 8-bit float of the reference", () => {
     };
     for (const from of [0, 0x8000]) {
       const values = toFloat32("bfloat16", finite(from));
-      const count = values.length;
+      const groupSize = values.length;
       const job: KernelJob = {
         kind: "encode",
-        values: valuesOf("bfloat16", count),
+        values: { dtype: "bfloat16" },
         rule,
         bits: 8,
-        head: count,
-        groupSize: count,
+        groupSize,
       };
       assertSameResults(job, values, `${dtype} from ${from}`);
-      assertSameResults(
-        { ...job, values: valuesOf("bfloat16", 37), head: 37 },
-        values.subarray(16300, 16337),
-        dtype,
-      );
+      assertSameResults(job, values.subarray(16300, 16337), `${dtype}, few`);
     }
   }
 });
@@ -200,7 +211,7 @@ test("blocks of every GGUF type are those of the reference", () => {
     if (!isGgufQuantType(type)) continue;
     const count = 256 * 9; // an odd number of large blocks
     for (const dtype of DTYPES) {
-      const job: KernelJob = { kind: "blocks", values: valuesOf(dtype, count), type };
+      const job: KernelJob = { kind: "blocks", values: { dtype }, type };
       eachInput(
         count,
         (name, values) => assertSameResults(job, values, `${type} ${name} ${dtype}`),
@@ -218,29 +229,32 @@ test("many random groups give the searches' scales of the reference", () => {
   for (
     const type of ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4", "NVFP4"] as const
   ) {
-    assertSameResults({ kind: "blocks", values: valuesOf("float32", count), type }, values, type);
+    assertSameResults({ kind: "blocks", values: { dtype: "float32" }, type }, values, type);
   }
 });
 
 test("kernels tell of values that are not finite, and of too large ones in blocks", () => {
-  for (
-    const run of [REFERENCE_KERNELS.run, (...job) => kernels.run(...job)] as typeof kernels.run[]
-  ) {
-    for (const bad of [NaN, Infinity, -Infinity]) {
-      for (const at of [0, 1023, 1030]) {
-        const values = randomValues(1031, 40);
-        values[at] = bad;
-        const input = new Uint8Array(values.buffer);
-        const groups = { head: 1031, groupSize: 1031 };
-        const job: KernelJob = { kind: "ranges", values: valuesOf("float32", 1031), ...groups };
-        assert.equal(run(job, input, new ArrayBuffer(resultBytes(job))), false, `${bad} ${at}`);
-      }
+  const tells = (job: KernelJob, values: Float32Array, label: string) => {
+    const input = new Uint8Array(values.buffer);
+    const result = () => new Uint8Array(resultBytes(job, values.length));
+    assert.equal(kernels.run(job, 0, input, result()), false, label);
+    assert.equal(REFERENCE_KERNELS.run(job, 0, input, result()), false, label);
+  };
+  const dtype = "float32";
+  for (const bad of [NaN, Infinity, -Infinity]) {
+    for (const at of [0, 1023, 1030]) {
+      const values = randomValues(1031, 40);
+      values[at] = bad;
+      tells({ kind: "ranges", values: { dtype }, groupSize: 1031 }, values, `${bad} ${at}`);
     }
+  }
+  for (const { name: type } of GGUF_TYPES) {
+    if (!isGgufQuantType(type)) continue;
     const values = new Float32Array(256);
     values[200] = 2 ** 31;
-    const job: KernelJob = { kind: "blocks", values: valuesOf("float32", 256), type: "Q8_0" };
-    const buffer = new ArrayBuffer(resultBytes(job));
-    assert.equal(run(job, new Uint8Array(values.buffer), buffer), false);
+    tells({ kind: "blocks", values: { dtype }, type }, values, type);
+    values[200] = type.endsWith("FP4") ? NaN : 2 ** 29; // a scale that float16 cannot hold
+    tells({ kind: "blocks", values: { dtype }, type }, values, type);
   }
 });
 
