@@ -5,15 +5,27 @@ use crate::blocks::*;
 use crate::numbers::*;
 
 pub unsafe fn run(kind: u32, input: *const u8, dtype: u32, count: usize, out: *mut u8) -> bool {
+    match kind {
+        0 => write(dtype, input, count, out, 18, |scales, x, n, to| symmetric(scales, x, n, 8, to)),
+        1 => write(dtype, input, count, out, 20, |scales, x, n, to| from_minimum(scales, x, n, 15, to)),
+        2 => write(dtype, input, count, out, 22, |scales, x, n, to| symmetric(scales, x, n, 16, to)),
+        3 => write(dtype, input, count, out, 24, |scales, x, n, to| from_minimum(scales, x, n, 31, to)),
+        _ => write(dtype, input, count, out, 34, |scales, x, n, to| eight_bits(scales, x, n, to)),
+    }
+}
+
+/// A function for each type: engines compile one when it is used.
+#[inline(never)]
+unsafe fn write(
+    dtype: u32,
+    input: *const u8,
+    count: usize,
+    out: *mut u8,
+    bytes: usize,
+    chunk: impl Fn(&mut Scales, *const f32, usize, *mut u8),
+) -> bool {
     let mut scales = Scales::new();
-    let bytes = [18, 20, 22, 24, 34][kind as usize];
-    each_chunk(dtype, input, count, out, (32, bytes), |x, blocks, to| match kind {
-        0 => symmetric(&mut scales, x, blocks, 8, to),
-        1 => from_minimum(&mut scales, x, blocks, 15, to),
-        2 => symmetric(&mut scales, x, blocks, 16, to),
-        3 => from_minimum(&mut scales, x, blocks, 31, to),
-        _ => eight_bits(&mut scales, x, blocks, to),
-    })
+    each_chunk(dtype, input, count, out, (32, bytes), |x, blocks, to| chunk(&mut scales, x, blocks, to))
 }
 
 /// The scales and minima of a chunk.

@@ -6,16 +6,12 @@ use crate::numbers::*;
 pub unsafe fn run(kind: u32, input: *const u8, dtype: u32, count: usize, out: *mut u8) -> bool {
     match kind {
         12 => each_chunk(dtype, input, count, out, (32, 17), |x, blocks, to| mxfp4(x, blocks, to)),
-        _ => each_chunk(dtype, input, count, out, (64, 36), |x, blocks, to| {
-            for block in 0..blocks {
-                nvfp4(x.add(64 * block), to.add(36 * block));
-            }
-        }),
+        _ => each_chunk(dtype, input, count, out, (64, 36), |x, blocks, to| nvfp4(x, blocks, to)),
     }
 }
 
 /// The scale is the power of two that brings the largest of 32 values between 4 and 8.
-#[inline(always)]
+#[inline(never)]
 unsafe fn mxfp4(x: *const f32, blocks: usize, to: *mut u8) {
     let mut largest = [0f32; BLOCKS];
     for block in (0..blocks).step_by(4) {
@@ -60,17 +56,18 @@ fn floor_log2(value: f32) -> i32 {
 }
 
 /// An unsigned e4m3 scale per 16 values brings the largest to 6, if it reaches so far.
-unsafe fn nvfp4(x: *const f32, to: *mut u8) {
-    for group in 0..4 {
-        let part = x.add(16 * group);
-        let code = unsigned_e4m3(magnitude_of_16(part) / 6.0);
-        *to.add(group) = code;
+#[inline(never)]
+unsafe fn nvfp4(x: *const f32, blocks: usize, to: *mut u8) {
+    for group in 0..4 * blocks {
+        let (x, to) = (x.add(16 * group), to.add(group / 4 * 36));
+        let code = unsigned_e4m3(magnitude_of_16(x) / 6.0);
+        *to.add(group % 4) = code;
         let scale = half_of_e4m3(code);
         // A scale of 0 brings nothing anywhere.
         let bounds = bounds_of(if scale == 0.0 { f32::INFINITY } else { scale });
-        let codes = sixteen(part, &bounds);
-        let high = i64x2_shuffle::<1, 0>(codes, codes);
-        v128_store64_lane::<0>(v128_or(codes, u8x16_shl(high, 4)), to.add(4 + 8 * group) as *mut u64);
+        let codes = sixteen(x, &bounds);
+        let pairs = v128_or(codes, u8x16_shl(i64x2_shuffle::<1, 0>(codes, codes), 4));
+        v128_store64_lane::<0>(pairs, to.add(4 + group % 4 * 8) as *mut u64);
     }
 }
 

@@ -133,6 +133,7 @@ impl Block {
 }
 
 /// Q4_K, Q5_K: eight groups of 32 with scales and minima of 6 bits.
+#[inline(never)]
 unsafe fn with_minima(block: &mut Block, steps: &Steps, to: *mut u8) {
     for half in 0..2 {
         let x = transposed::<32>(block.x.add(128 * half));
@@ -192,6 +193,7 @@ unsafe fn write_eight_scales(stored: &BlockScales, to: *mut u8) {
 }
 
 /// Q2_K: sixteen groups with scales and minima of 4 bits.
+#[inline(never)]
 unsafe fn two_bits(block: &mut Block, to: *mut u8) {
     let steps = Steps { most: 3.0, first: -0.5, count: 15 };
     for set in 0..4 {
@@ -228,6 +230,7 @@ unsafe fn two_bits(block: &mut Block, to: *mut u8) {
 }
 
 /// Q3_K: sixteen groups with scales of 6 bits.
+#[inline(never)]
 unsafe fn three_bits(block: &mut Block, to: *mut u8) {
     let x = [
         transposed::<16>(block.x),
@@ -272,6 +275,7 @@ unsafe fn write_sixteen_scales(scale_codes: &[i32; 16], to: *mut u8) {
 }
 
 /// Q6_K: sixteen groups with scales of 8 bits.
+#[inline(never)]
 unsafe fn six_bits(block: &mut Block, to: *mut u8) {
     for set in 0..4 {
         let x = transposed::<16>(block.x.add(64 * set));

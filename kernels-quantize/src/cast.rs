@@ -25,6 +25,7 @@ impl<const MANTISSA: u32> Cast<MANTISSA> {
     }
 
     /// Casts numbers; whether all are finite.
+    #[inline(never)]
     pub unsafe fn run(&self, input: *const u8, count: usize, out: *mut u8) -> bool {
         let mut largest = i16x8_splat(0);
         let mut sixteen = |from: *const u8, to: *mut u8| {

@@ -141,7 +141,8 @@ fn bytes_of([a, b, c, d]: [v128; 4], code: impl Fn(v128) -> v128) -> v128 {
     bytes(code(a), code(b), code(c), code(d))
 }
 
-#[inline(always)]
+/// A function for each coder: engines compile one when it is used.
+#[inline(never)]
 unsafe fn run_coder<C: Fn([v128; 4], &Group) -> v128>(
     rule: &Rule,
     input: *const u8,
