@@ -121,12 +121,12 @@ class ModelOptQuantizer implements Quantizer {
   }
 
   async quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight> {
-    const { quantType, scaleBlockQuantize } = this.config;
+    const { quantType, scaleBlockQuantize, algorithm } = this.config;
     const { dtype } = dense;
     const shape = [dense.shape[0], dense.shape[1]] as const;
     const groupSize = this.#groupSize(shape)!;
     const isBlock = this.config.blockQuantize !== null;
-    const settings = { groupSize, isBlock, scaleBlock: scaleBlockQuantize ?? 1 };
+    const settings = { groupSize, isBlock, scaleBlock: scaleBlockQuantize ?? 1, algorithm };
     const { codes, buffers } = await encodeModelOpt(quantType, name, dense, settings, pause);
     const amax = this.config.inputAmax[moduleOf(name)];
     const all = amax === undefined ? buffers : new Map([...buffers, [INPUT_AMAX, scalar(amax)]]);

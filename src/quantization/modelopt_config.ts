@@ -9,6 +9,9 @@ import type { QuantizationConfig } from "./quantizer.ts";
 /** The types of weights. */
 export type ModelOptType = "FP8" | "INT8" | "INT4" | "NF4" | "NVFP4";
 
+/** How the ranges of weights are found: the largest |w|, or a search for the least squared error. */
+export type ModelOptAlgorithm = "max" | "mse";
+
 /** The types, in Diffusers' order. */
 const TYPES: readonly ModelOptType[] = ["FP8", "INT8", "INT4", "NF4", "NVFP4"];
 
@@ -36,7 +39,11 @@ export interface NVIDIAModelOptOptions {
   readonly scaleChannelQuantize?: number | null;
   /** Scales per scale of scales; NF4 and NVFP4 need it. */
   readonly scaleBlockQuantize?: number | null;
-  /** Only "max" is supported. Default "max". */
+  /**
+   * How the ranges of weights are found: "max", the largest |w|; or "mse", of 39 multiples of it, from 1/4 to 4,
+   * the one with the least squared error, for FP8 only. (ModelOpt's compressed layers of other types take the
+   * largest |w| whatever it is.) Those of activations are `inputAmax`. Default "max".
+   */
   readonly algorithm?: string;
   /** Kept for checkpoints. Default false. */
   readonly disableConvQuantization?: boolean;
@@ -64,6 +71,8 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
   readonly scaleChannelQuantize: number | null;
   /** See `NVIDIAModelOptOptions.scaleBlockQuantize`. */
   readonly scaleBlockQuantize: number | null;
+  /** See `NVIDIAModelOptOptions.algorithm`. */
+  readonly algorithm: ModelOptAlgorithm;
   /** See `NVIDIAModelOptOptions.disableConvQuantization`. */
   readonly disableConvQuantization: boolean;
 
@@ -79,9 +88,7 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
     this.scaleChannelQuantize = options.scaleChannelQuantize ?? null;
     this.scaleBlockQuantize = options.scaleBlockQuantize ?? null;
     this.disableConvQuantization = options.disableConvQuantization ?? false;
-    if ((options.algorithm ?? "max") !== "max") {
-      throw unsupported("algorithm", options.algorithm, "max");
-    }
+    this.algorithm = algorithmOf(options.algorithm ?? "max", this.quantType);
     checkBlocks(this);
   }
 
@@ -99,7 +106,7 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
       blockQuantize: number("block_quantize", "blockQuantize"),
       scaleChannelQuantize: number("scale_channel_quantize", "scaleChannelQuantize"),
       scaleBlockQuantize: number("scale_block_quantize", "scaleBlockQuantize"),
-      algorithm: dict.algorithm as string | undefined,
+      algorithm: (dict.algorithm ?? storedAlgorithm(dict)) as string | undefined,
       disableConvQuantization: Boolean(
         dict.disable_conv_quantization ?? dict.disableConvQuantization,
       ),
@@ -115,7 +122,7 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
       weight_only: this.activationType === null,
       channel_quantize: this.channelQuantize,
       block_quantize: this.blockQuantize,
-      calib_cfg: { method: "max" },
+      calib_cfg: { method: this.algorithm },
       forward_loop: null,
       scale_channel_quantize: this.scaleChannelQuantize,
       scale_block_quantize: this.scaleBlockQuantize,
@@ -144,6 +151,18 @@ function activationTypeOf(text: unknown): ModelOptActivationType {
   const type = ACTIVATION_TYPES.find((candidate) => candidate === name);
   if (type) return type;
   throw unsupported("quant_type", text, `activations of ${ACTIVATION_TYPES.join(", ")}`);
+}
+
+function algorithmOf(algorithm: string, quantType: ModelOptType): ModelOptAlgorithm {
+  if (algorithm === "max" || (algorithm === "mse" && quantType === "FP8")) return algorithm;
+  throw unsupported("algorithm", algorithm, `max${quantType === "FP8" ? " or mse" : ""}`);
+}
+
+/** What Diffusers writes of the algorithm; it reads it no more, and weights that are stored need none. */
+function storedAlgorithm(dict: Readonly<Record<string, unknown>>): ModelOptAlgorithm | undefined {
+  const { method } = (dict.calib_cfg ?? {}) as { method?: unknown };
+  const isFloat8 = plainText(dict.quant_type).startsWith("FP8");
+  return method === "mse" && isFloat8 ? "mse" : undefined;
 }
 
 function amaxOf(

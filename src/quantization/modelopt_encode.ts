@@ -1,7 +1,7 @@
 /**
  * NVIDIA ModelOpt's weights, byte for byte (torch/quantization/qtensor), computed in the weight's type:
  *
- *     FP8    scale = amax / 448, q = w / scale
+ *     FP8    scale = amax / 448, q = w / scale; amax by "max" or by the search of modelopt_mse.ts
  *     INT8   scale = amax / 127, q = round(w / scale)
  *     INT4   scale = 7 / amax (an inverse), q = round(w * scale); w = q / scale
  *     NF4    s = amax; a table of 4 decimals, not bitsandbytes'; s is rounded to 8 bits around its mean
@@ -23,7 +23,8 @@ import {
 } from "./encode_rule.ts";
 import { FLOATX_FORMATS } from "./floatx.ts";
 import { encodeGroups, groupRanges, magnitudes, mapGroups } from "./groups.ts";
-import type { ModelOptType } from "./modelopt_config.ts";
+import type { ModelOptAlgorithm, ModelOptType } from "./modelopt_config.ts";
+import { mseAmax } from "./modelopt_mse.ts";
 import type { Pause } from "./pause.ts";
 import { floatTypeOf, type Rounder, rounderOf, roundToEven } from "./rounding.ts";
 import { torchMean } from "./torch_mean.ts";
@@ -50,12 +51,14 @@ export interface ModelOptCodes {
   readonly buffers: ReadonlyMap<string, HostTensor>;
 }
 
-/** Weights per scale, and scales per scale of scales. */
+/** Weights per scale, scales per scale of scales, and what the first are of. */
 export interface ModelOptBlocks {
   readonly groupSize: number;
   /** Whether groups are blocks of columns, even where a block is a row. */
   readonly isBlock: boolean;
   readonly scaleBlock: number;
+  /** How the ranges of FP8 are found. */
+  readonly algorithm: ModelOptAlgorithm;
 }
 
 /** Quantizes a dense matrix; throws `non_finite_weight` naming `name`. */
@@ -67,7 +70,10 @@ export async function encodeModelOpt(
   pause: Pause,
 ): Promise<ModelOptCodes> {
   const { groupSize } = blocks;
-  const amax = magnitudes(await groupRanges(name, dense, groupSize, pause));
+  const largest = magnitudes(await groupRanges(name, dense, groupSize, pause));
+  const amax = blocks.algorithm === "mse"
+    ? await mseAmax(dense, largest, groupSize, pause)
+    : largest;
   const { rule, buffers } = encoderOf(type, dense, amax, blocks);
   const bits = type === "FP8" || type === "INT8" ? 8 : 4;
   return { codes: await encodeGroups(name, dense, { groupSize, bits, rule }, pause), buffers };

@@ -1,8 +1,9 @@
 """Goldens of NVIDIA ModelOpt 0.47: python make_modelopt_goldens.py writes modelopt.json.
 
 Hashes (their first 24 digits) of every tensor in the state dict of a compressed linear layer, for quantizer_inputs, and
-of the weight it dequantizes to. (Diffusers 0.42 gives its quantizers a config that this version refuses, so the layers
-are made with ModelOpt itself, from the same settings.)
+of the weight it dequantizes to; calibrated by "max", or by "mse" where the scheme says so.
+(Diffusers 0.42 gives its quantizers a config that this version refuses, so the layers are made with ModelOpt itself,
+from the same settings.)
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from quantizer_inputs import HERE, typed_inputs
 SETTINGS = {
     "FP8": dict(num_bits=(4, 3)), "FP8.channel": dict(num_bits=(4, 3), axis=0),
     "FP8.block": dict(num_bits=(4, 3), block_sizes={-1: 64}),
+    "FP8.mse": dict(num_bits=(4, 3)), "FP8.channel.mse": dict(num_bits=(4, 3), axis=0),
+    "FP8.block.mse": dict(num_bits=(4, 3), block_sizes={-1: 64}),
     "INT8": dict(num_bits=8), "INT8.channel": dict(num_bits=8, axis=0),
     "INT8.block": dict(num_bits=8, block_sizes={-1: 64}),
     "INT4": dict(num_bits=4, block_sizes={-1: 64}),
@@ -29,13 +32,13 @@ def sha256(tensor):
     return hashlib.sha256(data).hexdigest()[:24]
 
 
-def compressed(weight, settings):
+def compressed(weight, settings, algorithm):
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
     linear.weight.data = weight.clone()
     model = torch.nn.Sequential(linear)
     quantizers = [{"quantizer_name": "*", "enable": False},
                   {"quantizer_name": "*weight_quantizer", "enable": True, "cfg": settings}]
-    mtq.quantize(model, {"quant_cfg": quantizers, "algorithm": "max"})
+    mtq.quantize(model, {"quant_cfg": quantizers, "algorithm": algorithm})
     mtq.compress(model)
     return model[0]
 
@@ -44,7 +47,7 @@ def main():
     cases = []
     for source, weight in typed_inputs().items():
         for name, settings in SETTINGS.items():
-            layer = compressed(weight, settings)
+            layer = compressed(weight, settings, "mse" if name.endswith(".mse") else "max")
             state = layer.state_dict()
             hashes = {key: sha256(value) for key, value in state.items()}
             try:
