@@ -59,6 +59,7 @@ export type { GgufBlockType } from "./src/quantization/gguf_types.ts";
 export type { CalibrationOptions, InputAmax } from "./src/pipelines/input_calibration.ts";
 export type { ModelOptActivationType } from "./src/quantization/modelopt_activations.ts";
 export {
+  type ModelOptAlgorithm,
   type ModelOptType,
   NVIDIAModelOptConfig,
   type NVIDIAModelOptOptions,
