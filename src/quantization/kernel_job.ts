@@ -6,7 +6,7 @@ import { ggufTypeInfo } from "./gguf_types.ts";
 import { packedBytes } from "./codes.ts";
 
 /** Elements of a piece: whole blocks of every type, and whole bytes of codes; little enough for a cache. */
-export const PIECE: number = 1 << 14;
+export const PIECE: number = 1 << 16;
 
 /** How the values of a matrix are given. */
 export interface JobValues {
