@@ -10,41 +10,71 @@
 import process from "node:process";
 import { compileKernels, instantiateKernels } from "../src/backends/wasm/kernel_module.ts";
 import { runtimeName, runtimeVersion } from "../src/runtime/system.ts";
+import { median } from "./machine.ts";
 
 /** Kernels by their number in kernels-wasm/src/kernel_rates.rs. */
-const KERNELS = [
-  "float32",
-  "4-bit groups of 32 x int8 (16-bit sums)",
-  "int8 x int8, exact (32-bit sums)",
-];
+const KERNELS = {
+  float: "float32",
+  narrow: "4-bit groups of 32 x int8 (16-bit sums)",
+  wide: "int8 x int8, exact (32-bit sums)",
+} as const;
 const SLICE_OPERATIONS = 4e7;
 const MEMORY_PAGES = 64;
 
-const rounds = Number(process.argv[2] ?? 300);
-for (const strict of [false, true]) {
+/** A microkernel of linear layers. */
+export type Microkernel = keyof typeof KERNELS;
+
+/** Billions of operations per second. */
+export interface KernelRate {
+  readonly kernel: Microkernel;
+  readonly about: string;
+  readonly best: number;
+  readonly median: number;
+}
+
+/** The rates of the microkernels that a build has. */
+export async function kernelRates(
+  { strict, rounds }: { strict: boolean; rounds: number },
+): Promise<{ build: string; rates: KernelRate[] }> {
   const { name: build, module } = await compileKernels({ strict, shared: true });
   const limits = { initial: MEMORY_PAGES, maximum: 65536, shared: true };
   const kernels = await instantiateKernels(module, new WebAssembly.Memory(limits));
   const scratch = Math.ceil(kernels.__heap_base.value / 64) * 64;
-  const rates = KERNELS.map((): number[] => []);
+  const run = (kind: number, times: number) => kernels.run_microkernel(kind, times, scratch);
+  const names = Object.keys(KERNELS) as Microkernel[];
+  const samples = names.map((): number[] => []);
   for (let round = 0; round < rounds; round++) {
-    for (let kind = 0; kind < KERNELS.length; kind++) {
-      const operations = kernels.run_microkernel(kind, 1, scratch);
-      if (operations === 0) continue;
-      const times = Math.ceil(SLICE_OPERATIONS / operations);
-      const started = performance.now();
-      kernels.run_microkernel(kind, times, scratch);
-      const seconds = (performance.now() - started) / 1000;
-      rates[kind].push(operations * times / seconds / 1e9);
-    }
+    for (const [kind, rates] of samples.entries()) rates.push(...sliceRate(kind, run));
   }
-  for (let kind = 0; kind < KERNELS.length; kind++) {
-    const sorted = rates[kind].sort((a, b) => a - b);
-    if (sorted.length === 0) continue;
-    const middle = sorted[sorted.length >> 1].toFixed(1);
-    console.log(
-      `${runtimeName()} ${runtimeVersion()}, ${build}: ${KERNELS[kind].padEnd(40)} ` +
-        `best ${sorted.at(-1)!.toFixed(1)}, median ${middle} GFLOP/s`,
-    );
+  const rates = names.map((kernel, kind) => ({ kernel, about: KERNELS[kernel], kind }))
+    .filter(({ kind }) => samples[kind]!.length > 0)
+    .map(({ kernel, about, kind }) => {
+      const all = samples[kind]!;
+      return { kernel, about, best: Math.max(...all), median: median(all) };
+    });
+  return { build, rates };
+}
+
+/** The rate of one slice; nothing where the build has no such kernel. */
+function sliceRate(kind: number, run: (kind: number, times: number) => number): number[] {
+  const operations = run(kind, 1);
+  if (operations === 0) return [];
+  const times = Math.ceil(SLICE_OPERATIONS / operations);
+  const started = performance.now();
+  run(kind, times);
+  const seconds = (performance.now() - started) / 1000;
+  return [operations * times / seconds / 1e9];
+}
+
+if (import.meta.main) {
+  const rounds = Number(process.argv[2] ?? 300);
+  for (const strict of [false, true]) {
+    const { build, rates } = await kernelRates({ strict, rounds });
+    for (const { about, best, median } of rates) {
+      console.log(
+        `${runtimeName()} ${runtimeVersion()}, ${build}: ${about.padEnd(40)} ` +
+          `best ${best.toFixed(1)}, median ${median.toFixed(1)} GFLOP/s`,
+      );
+    }
   }
 }

@@ -2,12 +2,14 @@
  * The benchmarks, side by side with their peers.
  *
  *     deno task bench [SECTION ...] [--rounds 5] [--runtimes deno,bun] [--python PYTHON] [--models FOLDER]
- *         [--results FOLDER]
+ *         [--results FOLDER] [--tiny]
  *     deno task bench formats ...       the command line's own: halftone bench formats
  *
  * Without sections, all of them run; `--list` names them. Each runs in a process of its own under each
  * runtime, and its result goes to SECTION_RUNTIME.json in bench/results,
  * from which tools/generate_performance_doc.ts writes docs/performance.md.
+ *
+ * `--tiny` shows that the large sections run, at sizes that mean nothing: it needs folders of its own.
  *
  * Peers from npm are installed into bench/peers by its own lock file; PyTorch and Diffusers are those of --python.
  * What is missing is reported.
@@ -32,6 +34,7 @@ const RUNTIME_COMMANDS: Readonly<Record<string, readonly string[]>> = {
 };
 
 const pathOf = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
+const RESULTS = pathOf("./results");
 
 if (process.argv[2] === "formats") {
   process.argv.splice(2, 0, "bench");
@@ -48,13 +51,15 @@ function runSuite(): void {
       runtimes: { type: "string", default: "deno,bun" },
       python: { type: "string", default: "python3" },
       models: { type: "string", default: join(tmpdir(), "halftone-bench-models") },
-      results: { type: "string", default: pathOf("./results") },
+      results: { type: "string", default: RESULTS },
+      tiny: { type: "boolean", default: false },
       list: { type: "boolean", default: false },
     },
   });
   if (values.list) return list();
-  const { rounds, python, models } = values;
-  const options = JSON.stringify({ rounds: Number(rounds), python, models });
+  const { rounds, python, models, tiny } = values;
+  if (tiny && values.results === RESULTS) throw new Error("--tiny needs a folder for --results");
+  const options = JSON.stringify({ rounds: Number(rounds), python, models, tiny });
   installPeers();
   mkdirSync(values.results, { recursive: true });
   const runtimes = values.runtimes.split(",").filter(isThere);

@@ -1,69 +1,108 @@
-/** One double and one single block of FLUX.1's width, 768 tokens, beside the microkernel alone. */
+/** One double and one single block of FLUX.1's width, 768 tokens, beside the microkernels alone. */
 
-import { execFileSync } from "node:child_process";
-import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { type KernelRate, kernelRates, type Microkernel } from "../kernel_rates.ts";
 import { OneStep } from "../one_step.ts";
-import { totalOperations } from "../operations.ts";
+import { type Operations, operationsOf, totalOperations } from "../operations.ts";
 import { fluxConfig, randomTransformer } from "../random_transformer.ts";
-import { compare, type Contender, timed } from "../suite/measure.ts";
+import { compare, type Comparison, type Contender, timed } from "../suite/measure.ts";
 import type { Figure, Section } from "../suite/section.ts";
-import type { ActivationMode } from "../../src/ops/activation_mode.ts";
+import { type ActivationMode, LLM_INT8_ROWS } from "../../src/ops/activation_mode.ts";
 import { runtimeName, runtimeVersion } from "../../src/runtime/system.ts";
 import { int8Activations } from "../weight_cases.ts";
 
-const CONFIG = fluxConfig(1, 1);
-/** 256 image tokens and 512 of text. */
-const PIXELS = 256;
+/** FLUX.1's heads, and 256 image tokens beside 512 of text. */
+const FULL = { heads: 24, pixels: 256, kernelRounds: 300 };
+const TINY = { heads: 2, pixels: 32, kernelRounds: 3 };
 const THREADS = 1;
 const RESIDENT_BYTES = 2.5 * 2 ** 30;
-/** kernels-wasm/src/microkernel.rs, as bench/microkernels.ts calls it. */
-const FLOAT_MICROKERNEL = "6x8s8";
 
-const FORMS: readonly { name: string; quantize?: string; activations?: ActivationMode }[] = [
-  { name: "bfloat16" },
-  { name: "NF4", quantize: "bitsandbytes:nf4" },
-  { name: "Q4_0", quantize: "gguf:Q4_0" },
-  { name: "NF4, int8 activations", quantize: "bitsandbytes:nf4", activations: int8Activations() },
-  { name: "Q4_0, int8 activations", quantize: "gguf:Q4_0", activations: int8Activations() },
+/** How weights and activations are stored, and the microkernel that linear layers then run on. */
+interface Form {
+  readonly name: string;
+  readonly quantize: string;
+  readonly activations?: ActivationMode;
+  readonly microkernel: Microkernel;
+}
+
+const FORMS: readonly Form[] = [
+  { name: "NF4", quantize: "bitsandbytes:nf4", microkernel: "float" },
+  {
+    name: "NF4 in 16 bits, int8 activations",
+    quantize: "bitsandbytes:nf4",
+    activations: { ...LLM_INT8_ROWS, int16Tables: true },
+    microkernel: "wide",
+  },
+  {
+    name: "Q4_0, int8 activations",
+    quantize: "gguf:Q4_0",
+    activations: int8Activations(),
+    microkernel: "narrow",
+  },
 ];
 
 /** The section. */
 export const blockPair: Section = {
-  about: "one block pair of FLUX.1's width, 768 tokens, one thread, and the microkernel's own rate",
+  about:
+    "one block pair of FLUX.1's width, 768 tokens, one thread, and the microkernels' own rates",
   perRuntime: true,
-  run: async ({ rounds }) => {
-    const opened = await OneStep.open(await randomTransformer(CONFIG), PIXELS, { threads: 1 });
-    const work = { amount: totalOperations(opened.plans.denoise), unit: "FLOP" } as const;
-    await opened.close();
+  run: async ({ rounds, tiny }) => {
+    const sizes = tiny ? TINY : FULL;
+    const operations = await operationsOfPair(sizes);
     const comparison = await compare(
       {
         name: "block pair",
         threads: THREADS,
-        work,
+        work: { amount: operations.linear + operations.attention, unit: "FLOP" },
         rounds,
-        warmUps: 1,
+        warmUps: 0, // what engines compile in the first round the median leaves out
         subjects: FORMS.slice(1).map(({ name }) => name),
         sameWork: false,
       },
-      FORMS.map(({ name, quantize, activations }) => ({
-        name,
-        open: () => openPair(name, quantize, activations),
-      })),
+      FORMS.map((form) => ({ name: form.name, open: () => openPair(form, sizes) })),
     );
-    return { comparisons: [comparison], figures: [microkernelRate()] };
+    const { rates } = await kernelRates({ strict: false, rounds: sizes.kernelRounds });
+    return { comparisons: [comparison], figures: figuresOf(comparison, operations, rates) };
   },
 };
 
+async function operationsOfPair({ heads, pixels }: typeof FULL): Promise<Operations> {
+  const component = await randomTransformer(fluxConfig(1, 1, heads));
+  const step = await OneStep.open(component, pixels, { threads: THREADS });
+  const { denoise } = step.plans;
+  await step.close();
+  if (totalOperations(denoise) === 0) throw new Error("the plan holds no arithmetic");
+  return operationsOf(denoise);
+}
+
+/** The microkernels' rates, and how much of them each form reached. */
+function figuresOf(
+  { contenders }: Comparison,
+  operations: Operations,
+  rates: readonly KernelRate[],
+): Figure[] {
+  const rateOf = (kernel: Microkernel) => rates.find((rate) => rate.kernel === kernel)?.best;
+  const kernels = rates.map(({ kernel, about, best }) => (
+    { name: `${kernel} microkernel`, value: best, unit: "GFLOP/s", detail: about }
+  ));
+  const shares = FORMS.flatMap(({ name, microkernel }) => {
+    const measured = contenders.find((one) => one.name === name);
+    const [linear, float] = [rateOf(microkernel), rateOf("float")];
+    if (!measured || !linear || !float) return [];
+    const seconds = operations.linear / linear / 1e9 + operations.attention / float / 1e9;
+    const value = 100 * seconds / measured.wall.median;
+    return [{ name: `${name}: share`, value, unit: "%", detail: { microkernel, operations } }];
+  });
+  return [...kernels, ...shares];
+}
+
 /** A contender keeps its program open between turns. */
 async function openPair(
-  name: string,
-  quantize?: string,
-  activations?: ActivationMode,
+  { name, quantize, activations }: Form,
+  { heads, pixels }: typeof FULL,
 ): Promise<Contender> {
-  const component = await randomTransformer(CONFIG, quantize, activations);
+  const component = await randomTransformer(fluxConfig(1, 1, heads), quantize, activations);
   const options = { threads: THREADS, residentWeightBytes: RESIDENT_BYTES };
-  const step = await OneStep.open(component, PIXELS, options);
+  const step = await OneStep.open(component, pixels, options);
   const modulation = await step.modulation();
   await step.load();
   const finished = Promise.withResolvers<void>();
@@ -85,13 +124,4 @@ async function openPair(
       await step.close();
     },
   };
-}
-
-/** The best rate of the float microkernel over panels in the nearest caches. */
-function microkernelRate(): Figure {
-  const script = fileURLToPath(new URL("../microkernels.ts", import.meta.url));
-  const words = runtimeName() === "deno" ? ["run", "-A", "--no-check", script] : [script];
-  const text = execFileSync(process.execPath, [...words, FLOAT_MICROKERNEL], { encoding: "utf8" });
-  const rate = Number(new RegExp(`^${FLOAT_MICROKERNEL} +([\\d.]+)`, "m").exec(text)?.[1]);
-  return { name: "float microkernel", value: rate, unit: "GFLOP/s", detail: FLOAT_MICROKERNEL };
 }

@@ -11,11 +11,13 @@ import { FluxTransformer2DModel } from "../../src/models/flux_transformer.ts";
 import { openComponent } from "../../src/pipelines/component.ts";
 
 const CONFIG = fluxConfig(19, 38);
+const TINY_CONFIG = fluxConfig(1, 1, 2);
 const FORMAT = "bitsandbytes:nf4";
 const PIXELS = 256;
 const THREADS = 2;
 /** Weights that stay inside WebAssembly memory; the rest streams through it. */
 const RESIDENT_BYTES = 256 * 2 ** 20;
+const TINY_RESIDENT_BYTES = 2 ** 20;
 
 /** The section. */
 export const fluxSchnell: Section = {
@@ -33,27 +35,36 @@ export const fluxSchnell: Section = {
     );
     const step = await OneStep.open(component, PIXELS, {
       threads: THREADS,
-      residentWeightBytes: RESIDENT_BYTES,
+      residentWeightBytes: options.tiny ? TINY_RESIDENT_BYTES : RESIDENT_BYTES,
     });
     try {
-      return await measured(step, folderBytes(join(folder, "transformer")));
+      const stored = folderBytes(join(folder, "transformer"));
+      return await measured(step, stored, parameterCount(configOf(options)));
     } finally {
       await step.close();
     }
   },
 };
 
+function configOf({ tiny }: SectionOptions) {
+  return tiny ? TINY_CONFIG : CONFIG;
+}
+
 /** Writes the checkpoint where it is missing. */
-async function randomModel({ models }: SectionOptions): Promise<string> {
-  const folder = join(models, "flux-schnell-nf4");
+async function randomModel(options: SectionOptions): Promise<string> {
+  const folder = join(options.models, options.tiny ? "tiny-nf4" : "flux-schnell-nf4");
   const transformer = join(folder, "transformer");
   if (!existsSync(join(transformer, "config.json"))) {
-    await writeRandomTransformer(transformer, CONFIG, FORMAT);
+    await writeRandomTransformer(transformer, configOf(options), FORMAT);
   }
   return folder;
 }
 
-async function measured(step: OneStep, storedBytes: number): Promise<SectionResult> {
+async function measured(
+  step: OneStep,
+  storedBytes: number,
+  parameters: number,
+): Promise<SectionResult> {
   const { modulation: modulationPlan, denoise } = step.plans;
   const planned = step.plannedPeak();
   const [modulation, modulationSeconds] = await seconds(() => step.modulation());
@@ -69,7 +80,7 @@ async function measured(step: OneStep, storedBytes: number): Promise<SectionResu
   const operations = totalOperations(denoise);
   return {
     figures: [
-      { name: "parameters", value: parameterCount(CONFIG), unit: "weights" },
+      { name: "parameters", value: parameters, unit: "weights" },
       { name: "stored", value: storedBytes, unit: "bytes" },
       { name: "peak, planned", value: planned, unit: "bytes" },
       { name: "peak, as the backend counted", value: peak, unit: "bytes" },

@@ -12,6 +12,7 @@ import { runtimeName, runtimeVersion } from "../../src/runtime/system.ts";
 
 /** A pair of FLUX.1's blocks with all that stands around them. */
 const CONFIG = fluxConfig(1, 1);
+const TINY_CONFIG = fluxConfig(1, 1, 2);
 const FORMS: readonly { name: string; quantize?: string; maxShardSize?: number }[] = [
   { name: "bfloat16, sharded safetensors", maxShardSize: 300e6 },
   { name: "NF4, safetensors", quantize: "bitsandbytes:nf4" },
@@ -33,12 +34,15 @@ export const loading: Section = {
 
 async function compared(
   { name, quantize, maxShardSize }: typeof FORMS[number],
-  { models, rounds }: SectionOptions,
+  { models, rounds, tiny }: SectionOptions,
 ): Promise<Comparison> {
-  const folder = join(models, `pair-${quantize?.replace(":", "-") ?? "bfloat16"}`);
+  const format = quantize?.replace(":", "-") ?? "bfloat16";
+  const folder = join(models, `${tiny ? "tiny-" : ""}pair-${format}`);
   const component = join(folder, "transformer");
   if (!existsSync(join(component, "config.json"))) {
-    await writeRandomTransformer(component, CONFIG, quantize, { maxShardSize });
+    await writeRandomTransformer(component, tiny ? TINY_CONFIG : CONFIG, quantize, {
+      maxShardSize,
+    });
   }
   const files = readdirSync(component).filter((file) => /\.(safetensors|gguf)$/.test(file))
     .map((file) => join(component, file));

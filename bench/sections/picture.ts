@@ -6,15 +6,17 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { openPicture, type PictureRequest } from "../halftone_picture.ts";
 import { openTorch } from "../peers/torch.ts";
-import { compare, type Comparison } from "../suite/measure.ts";
+import { compare, type Comparison, type OpenContender } from "../suite/measure.ts";
 import type { Section, SectionOptions } from "../suite/section.ts";
 
-/** Formats of the modes that round activations to int8: the best one counts. */
-const INT8_MODES = {
-  "halftone Q8_0, int8": ["gguf:Q8_0"],
-  "halftone Q4_0, int8": ["gguf:Q4_0"],
-};
+/** Modes that round activations to int8, by their weights' format. */
+const INT8_MODES = { "halftone Q8_0, int8": "gguf:Q8_0", "halftone Q4_0, int8": "gguf:Q4_0" };
+const BEST_INT8_MODE = "halftone Q4_0, int8";
 const THREADS = 2;
+/** Where the processor has no bfloat16 arithmetic, PyTorch takes many times as long: then it gets no turn. */
+const BFLOAT16_SECONDS = 90;
+
+type Mode = keyof typeof INT8_MODES;
 
 /** The demo model. */
 export const pictureDemo: Section = {
@@ -23,7 +25,9 @@ export const pictureDemo: Section = {
   run: async (options) => {
     const model = fileURLToPath(new URL("../../models/demo", import.meta.url));
     const request = { model, threads: THREADS, width: 128, height: 128, steps: 20 };
-    return { comparisons: [await compared("demo picture", request, options)] };
+    const float = "halftone float32";
+    const ours = [{ name: float, open: () => openPicture(float, request) }, ...int8Modes(request)];
+    return { comparisons: [await compared("demo picture", request, ours, options)] };
   },
 };
 
@@ -32,52 +36,56 @@ export const pictureMid: Section = {
   about: "a whole picture, random Flux of width 1024 with 4 + 8 blocks, 512 x 512, two threads",
   perRuntime: true,
   run: async (options) => {
-    const model = midModel(options);
-    const request = { model, threads: THREADS, width: 512, height: 512, steps: 4 };
+    const { tiny = false } = options;
+    const size = { width: tiny ? 32 : 512, height: tiny ? 32 : 512 };
+    const request = { model: midModel(options), threads: THREADS, ...size, steps: tiny ? 1 : 4 };
+    const ours = (request: PictureRequest) => int8Modes(request, [BEST_INT8_MODE]);
+    const oneStep = { ...request, steps: 1 };
     return {
       comparisons: [
-        await compared("mid-sized picture", request, options),
-        await comparedWithBfloat16({ ...request, steps: 1 }, options),
+        await compared("mid-sized picture", request, ours(request), options),
+        await compared("mid-sized picture, one step, bfloat16", oneStep, ours(oneStep), {
+          ...options,
+          rounds: 1,
+        }, { dtype: "bfloat16", limit: BFLOAT16_SECONDS }),
       ],
     };
   },
 };
 
-function compared(name: string, request: PictureRequest, options: SectionOptions) {
-  return between(name, request, options, "float32");
-}
-
-/** One step only: where the processor has no bfloat16 arithmetic, PyTorch's is very slow. */
-function comparedWithBfloat16(request: PictureRequest, options: SectionOptions) {
-  return between("mid-sized picture, one step, bfloat16", request, options, "bfloat16");
-}
-
-function between(
-  name: string,
+function int8Modes(
   request: PictureRequest,
+  names = Object.keys(INT8_MODES) as Mode[],
+): OpenContender[] {
+  return names.map((name) => ({
+    name,
+    open: () => openPicture(name, request, [INT8_MODES[name]], "int8"),
+  }));
+}
+
+/** Our modes beside Diffusers. */
+function compared(
+  name: string,
+  { model, threads, width, height, steps }: PictureRequest,
+  ours: readonly OpenContender[],
   { rounds, python }: SectionOptions,
-  dtype: "float32" | "bfloat16",
+  { dtype = "float32", limit }: { dtype?: "float32" | "bfloat16"; limit?: number } = {},
 ): Promise<Comparison> {
-  const { model, threads, width, height, steps } = request;
   const words = ["picture", model, dtype, threads, width, height, steps];
   const peer = `Diffusers ${dtype}`;
-  const float = "halftone float32";
-  const subjects = [float, ...Object.keys(INT8_MODES)];
+  const subjects = ours.map(({ name }) => name);
   return compare({ name, threads, rounds, warmUps: 1, subjects, sameWork: true }, [
-    { name: float, open: () => openPicture(float, request) },
-    ...Object.entries(INT8_MODES).map(([name, formats]) => ({
-      name,
-      open: () => openPicture(name, request, formats, "int8"),
-    })),
-    { name: peer, open: () => openTorch(peer, python, words, []) },
+    ...ours,
+    { name: peer, open: () => openTorch(peer, python, words, [], limit) },
   ]);
 }
 
 /** Makes the model where it is missing. */
-function midModel({ models, python }: SectionOptions): string {
-  const folder = join(models, "mid");
+function midModel({ models, python, tiny }: SectionOptions): string {
+  const folder = join(models, tiny ? "mid-tiny" : "mid");
   if (existsSync(join(folder, "model_index.json"))) return folder;
   const script = new URL("../../test/goldens/make_random_flux.py", import.meta.url);
-  execFileSync(python, [fileURLToPath(script), folder], { stdio: "inherit" });
+  const words = tiny ? ["--heads", "2", "--double", "1", "--single", "1"] : [];
+  execFileSync(python, [fileURLToPath(script), folder, ...words], { stdio: "inherit" });
   return folder;
 }

@@ -12,6 +12,7 @@ import { runtimeName } from "../../src/runtime/system.ts";
 
 const CONFIG = fluxConfig(2, 2);
 const SHARD_BYTES = 500e6;
+const TINY_CONFIG = fluxConfig(1, 1, 2);
 const FORMATS = ["bitsandbytes:nf4", "gguf:Q4_0"];
 const POLL_MILLISECONDS = 100;
 
@@ -19,8 +20,9 @@ const POLL_MILLISECONDS = 100;
 export const quantizeMemory: Section = {
   about: "peak memory and time of quantizing a sharded checkpoint of 2 GB",
   perRuntime: true,
-  run: async ({ models }) => {
-    const source = await shardedModel(models);
+  run: async (options) => {
+    const { models } = options;
+    const source = await shardedModel(options);
     const figures: Figure[] = [];
     for (const format of FORMATS) figures.push(...await quantized(source, format, models));
     const { bytes, largest } = sizesOf(source);
@@ -33,10 +35,11 @@ export const quantizeMemory: Section = {
   },
 };
 
-async function shardedModel(models: SectionOptions["models"]): Promise<string> {
-  const folder = join(models, "two-pairs-bfloat16");
+async function shardedModel({ models, tiny }: SectionOptions): Promise<string> {
+  const folder = join(models, tiny ? "tiny-pair-bfloat16-alone" : "two-pairs-bfloat16");
   if (!existsSync(join(folder, "config.json"))) {
-    await writeRandomTransformer(folder, CONFIG, undefined, { maxShardSize: SHARD_BYTES });
+    const config = tiny ? TINY_CONFIG : CONFIG;
+    await writeRandomTransformer(folder, config, undefined, { maxShardSize: SHARD_BYTES });
   }
   return folder;
 }

@@ -11,18 +11,23 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Contender, Sample } from "./measure.ts";
 
-/** Starts a child and waits until it is ready; throws what it wrote to stderr when it ends before. */
+/**
+ * Starts a child and waits until it is ready; throws what it wrote to stderr when it ends before. With a limit in
+ * seconds the child does its work once within that time, or is stopped.
+ */
 export async function startChild(
   name: string,
   command: string,
   words: readonly string[],
   environment: Readonly<Record<string, string>> = {},
+  limit?: number,
 ): Promise<Contender> {
   const child = new Child(command, words, environment);
   const { version, settings } = await child.answer() as {
     version: string;
     settings?: Record<string, unknown>;
   };
+  if (limit !== undefined) await child.askWithin("run 0", limit);
   return {
     name,
     version,
@@ -75,6 +80,22 @@ class Child {
   async ask(line: string): Promise<unknown> {
     this.#process.stdin!.write(`${line}\n`);
     return await this.answer();
+  }
+
+  /** Stops the child when it has not answered after so many seconds. */
+  async askWithin(line: string, seconds: number): Promise<unknown> {
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      this.#process.kill("SIGKILL");
+    }, 1000 * seconds);
+    try {
+      return await this.ask(line);
+    } catch (error) {
+      throw isLate ? new Error(`one run was not done after ${seconds} s`) : error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async output(): Promise<Float32Array> {

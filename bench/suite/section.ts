@@ -26,6 +26,8 @@ export interface SectionOptions {
   readonly python: string;
   /** A folder for models that are made once and used again. */
   readonly models: string;
+  /** Sizes at which a section shows only that it runs. */
+  readonly tiny?: boolean;
 }
 
 /** A part of the suite. */
