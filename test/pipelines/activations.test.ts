@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
 import type { FluxPipelineOptions } from "../../src/pipelines/flux_options.ts";
+import type { FluxPlanReport } from "../../src/pipelines/flux_plans.ts";
 import { modeOfChoice } from "../../src/quantization/activation_choice.ts";
 import { BitsAndBytesConfig } from "../../src/quantization/bitsandbytes_config.ts";
 import { PipelineQuantizationConfig } from "../../src/quantization/pipeline_config.ts";
@@ -23,7 +24,10 @@ function quantized(config: BitsAndBytesConfig | TorchAoConfig): FluxPipelineOpti
 
 /** The modes of a plan's linear layers by the name of their weight. */
 async function modes(options: FluxPipelineOptions): Promise<Map<string, string>> {
-  const { stages } = await FluxPipeline.describe(MODEL, { ...options, numInferenceSteps: 1 });
+  return modesOf(await FluxPipeline.describe(MODEL, { ...options, numInferenceSteps: 1 }));
+}
+
+function modesOf({ stages }: FluxPlanReport): Map<string, string> {
   const found = new Map<string, string>();
   for (const { text } of stages) {
     for (const [, name, mode] of text.matchAll(/linear\([^"]*"([^"]+)".* activations=(\S+)/g)) {
@@ -98,6 +102,26 @@ test("int8 and float8 activations come close to float ones, int8 closer", async 
   const float8 = distance(await latents({ ...weights, activations: "float8" }), float);
   assert.ok(int8 > 0 && int8 < 0.02, `int8 ${int8}`);
   assert.ok(float8 > int8 && float8 < 0.1, `float8 ${float8}`);
+});
+
+test("the choice outlives a change of the weights' format", async () => {
+  const weights = quantized(new TorchAoConfig({ quantType: "int8wo" }));
+  await using pipeline = await FluxPipeline.fromPretrained(MODEL, {
+    ...weights,
+    activations: "float8",
+  });
+  const before = modesOf(pipeline.plan());
+  assert.equal(before.get("transformer_blocks.0.attn.to_q.weight"), "float8_e4m3fn");
+  await pipeline.transformer.enableLayerwiseCasting();
+  const after = modesOf(pipeline.plan());
+  assert.equal(pipeline.transformer.quantizationConfig?.quantMethod, "torchao+layerwise");
+  for (const [name, mode] of before) {
+    // What was dense is cast now, and rounds its activations where it sees a row per token.
+    if (mode !== "float") assert.equal(after.get(name), mode, name);
+  }
+  await pipeline.transformer.dequantize();
+  const dense = modesOf(pipeline.plan());
+  assert.equal(dense.get("transformer_blocks.0.attn.to_q.weight"), "float");
 });
 
 test("nonsense is refused: an unknown type, a dense model", async () => {
