@@ -2,6 +2,7 @@
 
 import { byteText } from "../byte_text.ts";
 import type { FormatRun } from "./format_runs.ts";
+import { gmsd } from "./gmsd.ts";
 
 /** A row, compared with float32. */
 export interface FormatResult {
@@ -19,6 +20,8 @@ export interface FormatResult {
   readonly velocityError: number;
   /** Decibels of the picture; null when no pixel differs. */
   readonly psnr: number | null;
+  /** Gradient magnitude similarity deviation of the picture. */
+  readonly gmsd: number;
 }
 
 /** A format that could not be run. */
@@ -57,6 +60,7 @@ export function compared(run: FormatRun, exact: FormatRun): FormatResult {
     secondsPerStep: median(stepSeconds),
     velocityError: relativeL2(run.velocity, exact.velocity),
     psnr: psnr(run.image.pixels, exact.image.pixels),
+    gmsd: gmsd(run.image, exact.image),
   };
 }
 
@@ -91,6 +95,7 @@ const HEAD = [
   "seconds per step",
   "velocity error",
   "PSNR, dB",
+  "GMSD",
 ];
 
 /** A page with the table; `sheet` is the name of the picture beside it. */
@@ -102,8 +107,8 @@ export function reportMarkdown(report: FormatReport, sheet: string): string {
     `"${prompt}", ${width}x${height}, ${steps} steps, seed ${seed}, backend ${backend}; ` +
     `${machine.processor ?? "unknown processor"}, ${machine.processors} threads, ` +
     `${machine.runtime}, ${machine.platform}. Every format is for \`transformer\` and ` +
-    "`text_encoder_2`; the error of a single step's velocity (relative L2) and the PSNR of the " +
-    "picture are against float32 at the same seed.",
+    "`text_encoder_2`; the error of a single step's velocity (relative L2), the PSNR and the " +
+    "GMSD of the picture are against float32 at the same seed.",
     markdownTable([HEAD, ...rows]),
     ...report.failures.map(({ name, failure }) => `\`${name}\` failed: ${failure}`),
     ...report.leftOut.length > 0 ? [`Left out: ${report.leftOut.map(quoted).join(", ")}.`] : [],
@@ -130,6 +135,7 @@ function cellsOf(result: FormatResult): string[] {
     result.secondsPerStep.toFixed(3),
     result.velocityError === 0 ? "0" : result.velocityError.toExponential(2),
     psnrText(result.psnr),
+    result.gmsd.toFixed(3),
   ];
 }
 

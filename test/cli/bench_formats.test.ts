@@ -9,10 +9,12 @@ import { contactSheet } from "../../cli/bench/contact_sheet.ts";
 import { compareFormats } from "../../cli/bench/compare_formats.ts";
 import { psnr, relativeL2, reportMarkdown } from "../../cli/bench/format_report.ts";
 import { benchedFormats, type FormatBenchRequest, runFormat } from "../../cli/bench/format_runs.ts";
+import { gmsd } from "../../cli/bench/gmsd.ts";
 import { GLYPH_HEIGHT, GLYPH_WIDTH, hasDot } from "../../cli/bench/glyphs.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { PipelineImage } from "../../src/pipelines/image.ts";
 import { formatTable } from "../../src/quantization/format_table.ts";
+import { readGolden } from "../quantization/support.ts";
 import { runHalftone, startHalftone } from "./halftone_process.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "halftone-bench-"));
@@ -24,6 +26,47 @@ test("distances are those of their definitions", () => {
   assert.equal(psnr(Uint8Array.of(0, 255), Uint8Array.of(255, 0)), 0);
   // A mean squared error of 1: 20 log10(255).
   assert.ok(Math.abs(psnr(Uint8Array.of(1, 1), Uint8Array.of(0, 2))! - 48.1308) < 1e-4);
+});
+
+interface GmsdCase {
+  readonly width: number;
+  readonly height: number;
+  readonly kind: "noisy" | "darker" | "moved" | "flat";
+  readonly gmsd: number;
+}
+
+/** test/goldens/make_gmsd_goldens.py has the same pictures. */
+function picture(width: number, height: number, kind?: GmsdCase["kind"]): PipelineImage {
+  const pattern = (x: number, y: number, c: number) =>
+    (Math.floor(x * x / 3) + Math.floor(y * y / 5) + Math.floor(x * y / 7) + c * 40) % 256;
+  const pixel = (x: number, y: number, c: number): number => {
+    const value = pattern(x, y, c);
+    if (kind === "noisy") {
+      return Math.min(255, Math.max(0, value + (x * 31 + y * 17 + c * 7) % 23 - 11));
+    }
+    if (kind === "darker") return Math.floor(value * 3 / 4);
+    if (kind === "moved") return pattern((x + width - 1) % width, y, c);
+    return kind === "flat" ? 90 : value;
+  };
+  const pixels = Uint8Array.from({ length: 3 * width * height }, (_, index) => {
+    const at = Math.floor(index / 3);
+    return pixel(at % width, Math.floor(at / width), index % 3);
+  });
+  return new PipelineImage(width, height, pixels);
+}
+
+test("GMSD is that of piq, for odd sides too, and 0 for the same picture", async () => {
+  const cases = await readGolden<GmsdCase[]>("gmsd.json");
+  for (const { width, height, kind, gmsd: expected } of cases) {
+    const exact = picture(width, height);
+    const found = gmsd(picture(width, height, kind), exact);
+    assert.ok(
+      Math.abs(found - expected) < 1e-12,
+      `${width}x${height} ${kind}: ${found}, ${expected}`,
+    );
+    assert.equal(gmsd(exact, exact), 0);
+  }
+  assert.ok(cases.length >= 24);
 });
 
 test("all formats that quantize on the fly are compared, after the dense types", () => {
@@ -81,6 +124,7 @@ test("bench formats writes a table, its numbers and the pictures", async () => {
   assert.deepEqual([report.width, report.height, report.steps], [64, 32, 2]);
   const [float32, bfloat16, int8, nf4] = report.formats;
   assert.deepEqual([float32.name, float32.velocityError, float32.psnr], ["float32", 0, null]);
+  assert.ok(float32.gmsd === 0 && int8.gmsd > 0 && nf4.gmsd > int8.gmsd);
   assert.equal(float32.storedBytes, 2 * bfloat16.storedBytes);
   assert.ok(nf4.storedBytes < int8.storedBytes && int8.storedBytes < bfloat16.storedBytes);
   assert.ok(int8.velocityError > 0 && nf4.velocityError > int8.velocityError);
