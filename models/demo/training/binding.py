@@ -50,9 +50,8 @@ class Measure:
     @torch.no_grad()
     def losses(self, captions, u):
         """The loss of each picture at noise level u."""
-        clip_ids = self.ids(self.clip_tokenizer, captions)
-        ends = (clip_ids == self.clip_tokenizer.eos_token_id).int().argmax(1)
-        pooled = self.models["clip"](clip_ids).last_hidden_state[torch.arange(PICTURES), ends]
+        pooled = train_flow.pool(self.models["clip"], self.ids(self.clip_tokenizer, captions),
+                                 self.clip_tokenizer.eos_token_id)
         velocity = self.models["transformer"](
             hidden_states=(1 - u) * self.x0 + u * self.noise, timestep=torch.full((PICTURES,), u),
             encoder_hidden_states=self.models["t5"](self.ids(self.t5_tokenizer, captions)).last_hidden_state,

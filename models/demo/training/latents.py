@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from scenes import RELATIONS, sample
+from scenes import RELATIONS, CaptionScene, describe, sample
 
 CHUNK = 64
 SEED, TWO_SHAPES_SEED = 1234, 5678  # other seeds than the VAE's pictures
@@ -39,6 +39,14 @@ def draw(rng, two_shapes_only):
         caption, picture = sample(rng)
         if has_two_shapes(caption) or not two_shapes_only:
             return caption, picture
+
+
+def draw_caption(rng, two_shapes_only):
+    """A caption alone."""
+    while True:
+        caption = describe(CaptionScene(rng), rng)
+        if has_two_shapes(caption) or not two_shapes_only:
+            return caption
 
 
 def load_or_make(folder, count, two_shapes_only=False):

@@ -146,14 +146,17 @@ def background(name, sunset):
 class Scene:
     """A picture in the making: background, and a caption that ends in `where`."""
 
+    draws = True
+
     def __init__(self, rng):
         self.rng = rng
         self.ground = rng.choice(list(COLORS))
         self.color, self.shape = self.other_color(), rng.choice(list(SHAPES))
         sunset = rng.random() < 0.08
-        self.picture, self.hole = background(self.ground, sunset)
         self.where = "at sunset" if sunset else f"on a {self.ground} background"
-        self.canvas = ImageDraw.Draw(self.picture)
+        if self.draws:
+            self.picture, self.hole = background(self.ground, sunset)
+            self.canvas = ImageDraw.Draw(self.picture)
 
     def other_color(self):
         return self.rng.choice([c for c in COLORS if c != self.ground])
@@ -162,6 +165,8 @@ class Scene:
         return self.rng.uniform(-0.02, 0.02)
 
     def draw(self, shape, color, x, y, radius, shrink=1.0):
+        if not self.draws:
+            return
         side = SIZE * OVERSAMPLING
         cx, cy = (x + self.jitter()) * side, (y + self.jitter()) * side
         radius = radius * side * self.rng.uniform(0.94, 1.06) * shrink
@@ -183,15 +188,27 @@ class Scene:
         return f"a {self.color} {self.shape} {relation} a {color} {shape} {self.where}"
 
 
-def sample(rng):
-    """One (caption, picture) pair."""
-    scene = Scene(rng)
+class CaptionScene(Scene):
+    """Only the caption of a scene; other scenes than `Scene` makes from the same numbers."""
+
+    draws = False
+
+
+def describe(scene, rng):
+    """Compose a scene, drawing it, and say what it shows."""
     caption = scene.one_shape() if rng.random() < 0.6 else scene.two_shapes()
     caption = caption.replace("a orange", "an orange")
     if rng.random() < 0.15:
         caption = rng.choice(["a picture of ", "a drawing of ", "an icon of "]) + caption
     if rng.random() < 0.2:
         caption = caption[0].upper() + caption[1:] + "."
+    return caption
+
+
+def sample(rng):
+    """One (caption, picture) pair."""
+    scene = Scene(rng)
+    caption = describe(scene, rng)
     return caption, scene.picture.resize((SIZE, SIZE), Image.LANCZOS)
 
 

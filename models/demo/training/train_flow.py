@@ -1,8 +1,9 @@
 """Phase 2: a small FluxTransformer2DModel and its T5 and CLIP encoders, trained together by flow matching.
 
 usage: train_flow.py FOLDER MINUTES PICTURES [--batch 32] [--threads 2] [--lr 1e-3] [--muon-lr 2e-3] [--compile]
-           [--two-shapes 0.6] [--more-two-shapes 0] [--restart-positions] [--noise-shift 0.8]
+           [--two-shapes 0.6] [--more-two-shapes 0] [--noise-shift 0.8] [--reading 0.02] [--text-lr 2e-4]
 
+Where `train_text.py` has left FOLDER/reading.pt, the encoders go on being asked what they read.
 Continues from FOLDER/flow_state.pt when a run was broken off, else from the weights in FOLDER, else from nothing.
 Writes the averaged (EMA) weights to FOLDER as float32; `publish.py` turns them into bfloat16.
 """
@@ -22,13 +23,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
 import latents
+import reading
 
 TEXT_TOKENS = 32
 CAPTION_DROP = 0.05  # share of empty captions, so that true guidance stays possible
 EMA_HORIZON = 0.998
 FLAT_SHARE = 0.25  # of the run at the full rate; then straight down to zero
 CHECKPOINT_MINUTES = 8
-POSITION_RATE = 1e-2  # logits: they must move by whole numbers
+# T5 does not scale its logits and starts its query matrices accordingly small: at the rate of the others they grow in
+# a few steps until every word attends to one, and T5 never learns to read.
+QUERY_RATE = 0.2
 # Shapes are decided at high noise: most of the run leans that way, the last part is even.
 SHIFTED_SHARE = 0.85
 
@@ -60,8 +64,9 @@ def parse_arguments():
     parser.add_argument("--more-two-shapes", type=int, default=0, help="pictures of two shapes drawn in addition")
     parser.add_argument("--noise-shift", type=float, default=0.8,
                         help="noise levels lie around sigmoid of it: what stands where is decided above 0.8")
-    parser.add_argument("--restart-positions", action="store_true",
-                        help="give a T5 that has not learned the order of words its first position biases again")
+    parser.add_argument("--text-lr", type=float, default=2e-4, help="AdamW: T5 and CLIP, which can read already")
+    parser.add_argument("--reading", type=float, default=0.02,
+                        help="weight of the loss of reading.py, where FOLDER has its heads")
     return parser.parse_args()
 
 
@@ -117,20 +122,31 @@ def load_published(models, folder):
         models[name].load_state_dict(source.float().state_dict())
 
 
+def split_queries(t5):
+    """T5's query matrices and its other weights."""
+    named = list(t5.named_parameters())
+    return [w for name, w in named if name.endswith(".q.weight")], [w for name, w in named if ".q." not in name]
+
+
+def text_groups(t5, *others):
+    """AdamW's groups of T5's weights and those of `others`; `share` is what of the rate a group gets."""
+    queries, rest = split_queries(t5)
+    return [{"params": queries, "share": QUERY_RATE},
+            {"params": [*rest, *(w for module in others for w in module.parameters())], "share": 1.0}]
+
+
 def make_optimizers(models, args):
-    """Muon for the square-ish matrices inside the blocks, AdamW for everything else."""
-    hidden, rest, table = [], [], position_table(models["t5"])
-    for name, weight in models.named_parameters():
-        if weight is table:
-            continue
-        in_block = any(part in name for part in ("transformer_blocks.", ".block.", ".layers."))
-        is_modulation = "transformer_blocks." in name and ".linear." in name
-        (hidden if weight.ndim == 2 and in_block and not is_modulation else rest).append(weight)
-    print("muon tensors", len(hidden), "adamw tensors", len(rest))
+    """[(optimizer, peak rate)]: Muon for the square-ish matrices inside the transformer's blocks, AdamW for the rest."""
+    hidden, rest = [], []
+    for name, weight in models["transformer"].named_parameters():
+        in_block = weight.ndim == 2 and "transformer_blocks." in name and ".linear." not in name
+        (hidden if in_block else rest).append(weight)
+    texts = text_groups(models["t5"], *(module for name, module in models.items() if name in ("clip", "reading")))
     return [
-        torch.optim.Muon(hidden, lr=args.muon_lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01),
-        torch.optim.AdamW([table], lr=POSITION_RATE, betas=(0.9, 0.98), weight_decay=0),
+        (torch.optim.Muon(hidden, lr=args.muon_lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+         args.muon_lr),
+        (torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01), args.lr),
+        (torch.optim.AdamW(texts, lr=args.text_lr, betas=(0.9, 0.98), weight_decay=0.01), args.text_lr),
     ]
 
 
@@ -138,6 +154,11 @@ def pack(z):
     """[n, c, h, w] -> [n, h/2*w/2, 4c], FLUX's token layout."""
     n, c, h, w = z.shape
     return z.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, c * 4)
+
+
+def pool(clip, ids, end):
+    """CLIP's pooled vector: its state at the first end token, [n, width]."""
+    return clip(ids).last_hidden_state[torch.arange(len(ids), device=ids.device), (ids == end).int().argmax(1)]
 
 
 def grid_ids(side):
@@ -171,6 +192,8 @@ class Data:
                                        return_tensors="pt").input_ids
         self.clip_empty = clip_tokenizer([""], padding="max_length", max_length=self.clip_ids.shape[1],
                                          return_tensors="pt").input_ids[0]
+        self.words = reading.word_labels(captions, t5_tokenizer, TEXT_TOKENS)
+        self.slots, self.no_slots = reading.slot_labels(captions), reading.slot_labels([""])
 
     def batch(self, size):
         one, two = (kind[torch.randint(0, len(kind), (size,))] for kind in (self.one_shape, self.two_shapes))
@@ -178,7 +201,9 @@ class Data:
         drop = (torch.rand(size) < CAPTION_DROP)[:, None]
         t5_ids = torch.where(drop, self.t5_empty, self.t5_ids[pick])
         clip_ids = torch.where(drop, self.clip_empty, self.clip_ids[pick])
-        return [t.to(self.device) for t in (self.latents[pick].float(), t5_ids, clip_ids)]
+        words = self.words[pick].masked_fill(drop[:, None], reading.IGNORE)
+        slots = torch.where(drop, self.no_slots, self.slots[pick])
+        return [t.to(self.device) for t in (self.latents[pick].float(), t5_ids, clip_ids, words, slots)]
 
 
 def load_tokenizers(folder):
@@ -218,14 +243,14 @@ class Trainer:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.data = Data(args, self.device)
         self.models = build_models(load_tokenizers(args.folder)[0]).to(self.device)
-        self.optimizers = make_optimizers(self.models, args)
         self.state_file = f"{args.folder}/flow_state.pt"
         self.step, self.share, self.losses = 0, 0.0, []
+        if os.path.exists(f"{args.folder}/reading.pt"):
+            self.models["reading"] = self.load_reading()
+        self.optimizers = make_optimizers(self.models, args)
         if not os.path.exists(self.state_file) and os.path.exists(f"{args.folder}/transformer"):
             load_published(self.models, args.folder)
             print("continuing from the weights in the folder")
-            if args.restart_positions:
-                start_positions(self.models["t5"])
         self.ema = copy.deepcopy(self.models).requires_grad_(False)
         if os.path.exists(self.state_file):
             self.load_state()
@@ -234,11 +259,16 @@ class Trainer:
         self.image_ids = grid_ids(self.data.side).to(self.device)
         self.text_ids = torch.zeros(TEXT_TOKENS, 3, device=self.device)
 
+    def load_reading(self):
+        heads = reading.Reading(self.models["t5"].config.d_model, self.models["clip"].config.hidden_size)
+        heads.load_state_dict(torch.load(f"{self.args.folder}/reading.pt"))
+        return heads.to(self.device)
+
     def load_state(self):
         state = torch.load(self.state_file, weights_only=False)
         self.models.load_state_dict(state["models"])
         self.ema.load_state_dict(state["ema"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+        for (optimizer, _), saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         self.step, self.share = state["step"], state["share"]
         print("resumed at step", self.step)
@@ -253,37 +283,41 @@ class Trainer:
                 os.replace(f"{target}.part/{file}", f"{target}/{file}")
             os.rmdir(target + ".part")
         torch.save({"models": self.models.state_dict(), "ema": self.ema.state_dict(), "step": self.step,
-                    "share": self.share, "optimizers": [o.state_dict() for o in self.optimizers]},
+                    "share": self.share, "optimizers": [o.state_dict() for o, _ in self.optimizers]},
                    self.state_file + ".part")
         os.replace(self.state_file + ".part", self.state_file)
 
     def loss(self):
-        x0, t5_ids, clip_ids = self.data.batch(self.args.batch)
-        rows = torch.arange(len(x0), device=self.device)
+        x0, t5_ids, clip_ids, words, slots = self.data.batch(self.args.batch)
         shift = self.args.noise_shift if self.share < SHIFTED_SHARE else 0.0
         noise, u = torch.randn_like(x0), noise_levels(len(x0), shift).to(self.device)
         mixed = (1 - u)[:, None, None] * x0 + u[:, None, None] * noise
         with torch.autocast(self.device, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
             text = self.models["t5"](t5_ids).last_hidden_state
-            clip_states = self.models["clip"](clip_ids).last_hidden_state
-            pooled = clip_states[rows, (clip_ids == self.data.eos).int().argmax(1)]
+            pooled = pool(self.models["clip"], clip_ids, self.data.eos)
             velocity = self.transformer(
                 hidden_states=mixed, timestep=u, encoder_hidden_states=text, pooled_projections=pooled,
                 img_ids=self.image_ids, txt_ids=self.text_ids, return_dict=False)[0]
-        return F.mse_loss(velocity.float(), noise - x0)
+        return F.mse_loss(velocity.float(), noise - x0), self.reading_loss(text, pooled, words, slots)
+
+    def reading_loss(self, text, pooled, words, slots):
+        """How badly the encoders read, 0 where they are not asked."""
+        if "reading" not in self.models:
+            return 0.0
+        return self.args.reading * sum(self.models["reading"].losses(text.float(), pooled.float(), words, slots))
 
     def rate(self):
         """Share of the peak rate: warm-up, flat, then straight down to zero at the end of the run."""
         return min(1.0, (self.step + 1) / 100) * min(1.0, (1 - self.share) / (1 - FLAT_SHARE))
 
     def train_step(self):
-        for optimizer, peak in zip(self.optimizers, (self.args.muon_lr, self.args.lr, POSITION_RATE)):
+        for optimizer, peak in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = peak * self.rate()
-        loss = self.loss()
-        loss.backward()
+                group["lr"] = peak * self.rate() * group.get("share", 1.0)
+        loss, reading_loss = self.loss()
+        (loss + reading_loss).backward()
         torch.nn.utils.clip_grad_norm_(self.models.parameters(), 1.0)
-        for optimizer in self.optimizers:
+        for optimizer, _ in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
