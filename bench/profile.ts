@@ -3,7 +3,8 @@
  * its runs, summed by op and shape.
  *
  *     deno run -A bench/profile.ts FOLDER [--threads 2] [--steps 4] [--repeats 3] [--width 128]
- *         [--height 128] [--max-sequence-length 32] [--quantize METHOD:FORMAT] [--top 25] [--json]
+ *         [--height 128] [--max-sequence-length 32] [--quantize METHOD:FORMAT] [--activations int8]
+ *         [--top 25] [--json]
  *
  * A run's own time is the sum of its steps; what the pipeline does between runs is not in it.
  */
@@ -12,6 +13,7 @@ import { parseArgs } from "node:util";
 import { createWasmBackend } from "../src/backends/wasm/mod.ts";
 import { FluxPipeline } from "../src/pipelines/flux.ts";
 import type { Plan, PlanOperand, PlanStep } from "../src/plan/plan.ts";
+import type { ActivationChoice } from "../src/quantization/activation_choice.ts";
 import { parseQuantizeFlags } from "../src/quantization/formats.ts";
 import { thisMachine } from "./machine.ts";
 
@@ -25,6 +27,7 @@ const { values, positionals } = parseArgs({
     height: { type: "string", default: "128" },
     "max-sequence-length": { type: "string", default: "32" },
     quantize: { type: "string", multiple: true, default: [] },
+    activations: { type: "string" },
     top: { type: "string", default: "25" },
     json: { type: "boolean", default: false },
   },
@@ -119,6 +122,7 @@ const backend = await createWasmBackend({ threads: Number(values.threads), onSte
 const pipeline = await FluxPipeline.fromPretrained(positionals[0]!, {
   backend,
   quantizationConfig: parseQuantizeFlags(values.quantize),
+  activations: values.activations as ActivationChoice | undefined,
 });
 for (let repeat = 0; repeat < Number(values.repeats); repeat++) {
   await pipeline.generate({
