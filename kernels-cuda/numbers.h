@@ -52,16 +52,41 @@ DEVICE void narrow(float x, float& to) { to = x; }
 DEVICE void narrow(float x, Float16& to) { to.bits = float_to_half(x); }
 DEVICE void narrow(float x, BFloat16& to) { to.bits = float_to_bfloat16(x); }
 
-// Eight neighbours, written at once where they lie on 16 bytes.
-template <class Number>
-struct alignas(16) Eight {
-  Number values[8];
-};
+// Four words on 16 bytes at once: left to itself the compiler writes some of them one by one.
+DEVICE void store_words(const uint32_t words[4], void* to) {
+#ifdef __CUDACC__
+  asm volatile(
+      "{\n"
+      ".reg .u64 at;\n"
+      "cvta.to.global.u64 at, %0;\n"
+      "st.global.v4.u32 [at], {%1, %2, %3, %4};\n"
+      "}"
+      :
+      : "l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+      : "memory");
+#else
+  memcpy(to, words, 16);
+#endif
+}
+
+// Eight neighbours on 16 bytes, written in as few pieces as there are.
+DEVICE void store_eight(const float values[8], float* to) {
+  UNROLL for (int half = 0; half < 8; half += 4) {
+    uint32_t words[4];
+    UNROLL for (int i = 0; i < 4; i++) words[i] = to_bits(values[half + i]);
+    store_words(words, to + half);
+  }
+}
 template <class Number>
 DEVICE void store_eight(const float values[8], Number* to) {
-  Eight<Number> eight;
-  UNROLL for (int i = 0; i < 8; i++) narrow(values[i], eight.values[i]);
-  *(Eight<Number>*)to = eight;
+  uint32_t words[4];
+  UNROLL for (int i = 0; i < 4; i++) {
+    Number low, high;
+    narrow(values[2 * i], low);
+    narrow(values[2 * i + 1], high);
+    words[i] = low.bits | (uint32_t)high.bits << 16;
+  }
+  store_words(words, to);
 }
 template <class Number>
 DEVICE bool lies_on_eight(const Number* at, int64_t stride) {

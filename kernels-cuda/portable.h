@@ -17,8 +17,6 @@
 #endif
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
-// 64-bit division is slow on a device, and hardly ever needed.
-DEVICE int64_t quotient(int64_t a, uint32_t b) {
-  return a <= 0xffffffff ? (uint32_t)a / b : a / b;
-}
+// Of an index below 2^32, as all of weights are: 64-bit division is a slow call on a device.
+DEVICE int64_t quotient(int64_t index, uint32_t divisor) { return (uint32_t)index / divisor; }
 DEVICE int least(int a, int b) { return a < b ? a : b; }

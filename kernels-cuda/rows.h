@@ -70,16 +70,16 @@ DEVICE void dequantize_rows(const DequantizeParameters<Number>& p) {
   int64_t begin = p.first_row * columns, end = begin + p.rows * columns;
   int64_t first = ((begin >> 3) + (int64_t)blockIdx.x * 256 + threadIdx.x) << 3;
   if (first >= end) return;
-  float values[8];
+  float values[8] = {};
   int count = end - first < 8 ? (int)(end - first) : 8;
   eight_weights(p.weight, first, count, values);
   if (columns % 8 == 0 && lies_on_eight(p.output, p.output_stride)) {
     int64_t row = quotient(first - begin, columns);
     return store_eight(values, p.output + row * p.output_stride + (first - begin - row * columns));
   }
-  for (int i = 0; i < count; i++) {
+  UNROLL for (int i = 0; i < 8; i++) {
     int64_t index = first + i - begin;
-    if (index >= 0) narrow(values[i], p.output[index / columns * p.output_stride + index % columns]);
+    if (i < count && index >= 0) narrow(values[i], p.output[index / columns * p.output_stride + index % columns]);
   }
 }
 
@@ -102,11 +102,15 @@ DEVICE void narrow_rows(const NarrowParameters<Number>& p) {
   if (index >= (int64_t)p.rows * eights) return;
   int row = quotient(index, eights), first = 8 * (int)(index - (int64_t)row * eights);
   Number* output = p.output + (int64_t)row * p.columns + first;
-  float values[8];
+  float values[8] = {};
   int count = least(8, p.columns - first);
-  for (int i = 0; i < count; i++) values[i] = p.input.at(row, first + i);
+  UNROLL for (int i = 0; i < 8; i++) {
+    if (i < count) values[i] = p.input.at(row, first + i);
+  }
   if (p.columns % 8 == 0) return store_eight(values, output);
-  for (int i = 0; i < count; i++) narrow(values[i], output[i]);
+  UNROLL for (int i = 0; i < 8; i++) {
+    if (i < count) narrow(values[i], output[i]);
+  }
 }
 
 KERNEL(narrow_float16, 256, NarrowParameters<Float16>) { narrow_rows(p); }

@@ -82,10 +82,13 @@ DEVICE float weight_at(const Weight& w, int64_t index) {
   return w.offset.kind == SCALE_NONE ? value : __fadd_rn(value, scale_of(w.offset, group));
 }
 
-// Weights [first, first + count) of one aligned eight, first a multiple of 8.
+// Weights [first, first + count) of one aligned eight, first a multiple of 8. Loops run to 8, so that the eight
+// stay in registers.
 DEVICE void eight_weights(const Weight& w, int64_t first, int count, float out[8]) {
   if (!w.is_quantized) {
-    for (int i = 0; i < count; i++) out[i] = load_float(w.data, w.dtype, first + i);
+    UNROLL for (int i = 0; i < 8; i++) {
+      if (i < count) out[i] = load_float(w.data, w.dtype, first + i);
+    }
     return;
   }
   uint64_t codes = eight_codes(w.data, w.bits, first);
@@ -95,7 +98,8 @@ DEVICE void eight_weights(const Weight& w, int64_t first, int count, float out[8
   float scale = scale_of(w.scale, group);
   bool has_offset = w.offset.kind != SCALE_NONE;
   float offset = has_offset ? scale_of(w.offset, group) : 0;
-  for (int i = 0; i < count; i++) {
+  UNROLL for (int i = 0; i < 8; i++) {
+    if (i >= count) continue;
     if (first + i == end) {
       group++;
       end += w.group_size;

@@ -66,6 +66,9 @@ thread_local bool has_context = false;
 struct Allocations {
   std::mutex mutex;
   std::map<uint64_t, size_t> blocks;
+  int64_t held = 0;
+  bool is_device;
+  explicit Allocations(bool is_device) : is_device(is_device) {}
 
   uint64_t take(size_t bytes) {
     if (fails(FAIL_ALLOCATION)) return 0;
@@ -77,6 +80,10 @@ struct Allocations {
     blocks[(uint64_t)memory] = bytes;
     counts[LIVE_ALLOCATIONS]++;
     counts[LIVE_BYTES] += bytes;
+    // The most since the device was last empty.
+    if (is_device && held == 0) counts[DEVICE_PEAK] = 0;
+    held += bytes;
+    if (is_device && held > counts[DEVICE_PEAK]) counts[DEVICE_PEAK] = held;
     return (uint64_t)memory;
   }
   bool give_back(uint64_t address) {
@@ -85,6 +92,7 @@ struct Allocations {
     if (found == blocks.end()) return false;
     counts[LIVE_ALLOCATIONS]--;
     counts[LIVE_BYTES] -= found->second;
+    held -= found->second;
     blocks.erase(found);
     std::free((void*)address);
     return true;
@@ -97,7 +105,7 @@ struct Allocations {
     return address + bytes <= block->first + block->second;
   }
 };
-Allocations device_memory, pinned_memory;
+Allocations device_memory(true), pinned_memory(false);
 
 typedef std::function<int()> Work;
 

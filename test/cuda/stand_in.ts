@@ -34,7 +34,14 @@ const SETTINGS = {
   failProduct: 11,
   miscalculateProducts: 12,
 } as const;
-const COUNTS = { allocations: 0, bytes: 1, objects: 2, launches: 3, products: 4 } as const;
+const COUNTS = {
+  allocations: 0,
+  bytes: 1,
+  objects: 2,
+  launches: 3,
+  products: 4,
+  devicePeak: 5,
+} as const;
 
 /** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, and cuBLASLt 13.1.1. */
 const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {

@@ -29,8 +29,13 @@ function toolkitFolders(): string[] {
 }
 
 async function wheelFolders(): Promise<string[]> {
-  const packages = await Promise.all((await pythonPrefixes()).map(packageFolders));
-  return packages.flat().flatMap((folder) => WHEEL_FOLDERS.map((wheel) => `${folder}/${wheel}`));
+  const packages = await pythonPackageFolders();
+  return packages.flatMap((folder) => WHEEL_FOLDERS.map((wheel) => `${folder}/${wheel}`));
+}
+
+/** Where the Pythons here keep packages; some of these folders may not exist. */
+export async function pythonPackageFolders(): Promise<string[]> {
+  return (await Promise.all((await pythonPrefixes()).map(packageFolders))).flat();
 }
 
 /** The environment that is active, the Pythons on the path, those of the user and of the system. */

@@ -2,7 +2,7 @@
 
 import type { PlanWeight } from "../../plan/plan.ts";
 import type { CodeValue, ScaleLayout } from "../../quantization/quantized_tensor.ts";
-import type { MatrixView } from "../operand_view.ts";
+import { invalid, type MatrixView } from "../operand_view.ts";
 import { weightMatrix } from "../step_operands.ts";
 import {
   keptDtype,
@@ -13,6 +13,9 @@ import {
 } from "../weight_unit.ts";
 import { address, float, integers, type Parameter } from "./parameters.ts";
 
+/** Elements that the kernels' 32-bit divisions reach. */
+const LARGEST_COUNT = 2 ** 32 - 1;
+
 /** A weight whose unit lies at `unit`; its values may come from another table than the unit's. */
 export function describeWeight(
   weight: PlanWeight,
@@ -20,6 +23,7 @@ export function describeWeight(
   table: number = unit + unitLayout(weight).table,
 ): Parameter[] {
   const { rows, columns } = weightMatrix(weight);
+  if (rows * columns > LARGEST_COUNT) throw invalid("a weight has too many elements", weight.name);
   if (weight.format.kind === "dense") {
     return describeDense(KERNEL_DTYPES.indexOf(keptDtype(weight)), {
       address: unit,
