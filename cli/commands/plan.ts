@@ -84,6 +84,6 @@ function textOf(report: FluxPlanReport): string {
     ),
     `stored ${byteText(memory.stored)}, resident ${byteText(memory.resident)}, peak ${
       byteText(memory.peak)
-    }`,
+    }${memory.devicePeak === undefined ? "" : `, of the device's ${byteText(memory.devicePeak)}`}`,
   ].join("\n\n");
 }

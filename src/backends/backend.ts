@@ -38,6 +38,8 @@ export interface MemoryUse {
   readonly scratch: number;
   /** The most of all of it at once. */
   readonly peak: number;
+  /** The most at once in the memory of a device of its own, without what lies in the host's; absent without one. */
+  readonly devicePeak?: number;
 }
 
 /** Weights held by a backend; programs of several sizes may share them. */

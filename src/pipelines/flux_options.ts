@@ -184,6 +184,8 @@ export interface MemoryReport {
   readonly resident: number;
   /** The most of all of it at once: weights, intermediates, scratch. */
   readonly peak: number;
+  /** The most of it in a device's own memory at once, without weights that stream in; cuda only. */
+  readonly devicePeak?: number;
 }
 
 /** What a run gives. */

@@ -131,7 +131,10 @@ export function describeRun(
       keepsWeights,
     })),
     planHash: combinedHash(planned.map(({ plan }) => plan.hash)),
-    memory: { stored: storedBytes(components), ...plannedMemory(planned) },
+    memory: {
+      stored: storedBytes(components),
+      ...plannedMemory(planned, backend.memory().devicePeak !== undefined),
+    },
   };
 }
 

@@ -222,6 +222,8 @@ export class FluxRun {
     const { sizes, seed, images: count } = this.#request;
     const side = 2 * components.vae.model.scaleFactor;
     const backendMemory = backend.memory();
+    const { peak, devicePeak } = backendMemory;
+    const device = devicePeak === undefined ? {} : { devicePeak };
     return {
       latents: HostTensor.fromFloat32(packed, [
         count,
@@ -232,7 +234,7 @@ export class FluxRun {
       width: sizes.columns * side,
       height: sizes.rows * side,
       timings: clock.take(),
-      memory: { stored: storedBytes(components), resident, peak: backendMemory.peak },
+      memory: { stored: storedBytes(components), resident, peak, ...device },
       backendMemory,
     };
   }

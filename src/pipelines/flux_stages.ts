@@ -168,6 +168,7 @@ export function planStages(stages: readonly SizedStage[], backend: Backend): Pla
     const { name, keepsWeights, streamsWeights } = stage;
     const scratchBytes = backend.scratchBytes(plan, streamsWeights);
     const weightBytes = backend.weightBytes?.(plan) ?? plan.weightBytes;
-    return { name, plan, weightBytes, keepsWeights, scratchBytes };
+    const streams = streamsWeights ?? plan.weightBytes > backend.limits.residentWeightBytes;
+    return { name, plan, weightBytes, keepsWeights, streamsWeights: streams, scratchBytes };
   });
 }

@@ -13,12 +13,26 @@ export interface PlannedStage {
   readonly weightBytes: number;
   /** Whether its weights stay after use. */
   readonly keepsWeights: boolean;
+  /** Whether its weights lie outside the backend's own memory and stream in. */
+  readonly streamsWeights: boolean;
   /** Bytes beside weights and arena. */
   readonly scratchBytes: number;
 }
 
-/** Adds up what the stages hold at the same time; all kept weights come first when all are kept. */
-export function plannedMemory(stages: readonly PlannedStage[]): Omit<MemoryReport, "stored"> {
+/** What the stages hold at the same time; `devicePeak` where the backend has a device. */
+export function plannedMemory(
+  stages: readonly PlannedStage[],
+  hasDevice = false,
+): Omit<MemoryReport, "stored"> {
+  if (!hasDevice) return heldMemory(stages);
+  const onDevice = stages.map((stage) =>
+    stage.streamsWeights ? { ...stage, weightBytes: 0 } : stage
+  );
+  return { ...heldMemory(stages), devicePeak: heldMemory(onDevice).peak };
+}
+
+/** All kept weights come first when all are kept. */
+function heldMemory(stages: readonly PlannedStage[]): Omit<MemoryReport, "stored"> {
   const keepsAll = stages.every((stage) => stage.keepsWeights);
   let held = keepsAll ? stages.reduce((sum, { weightBytes }) => sum + weightBytes, 0) : 0;
   let resident = held;

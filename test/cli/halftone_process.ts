@@ -27,12 +27,16 @@ const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 const TIME_LIMIT_MS = 120_000;
 
 /** Starts a command; `folder` is where it runs, the repository unless given. */
-export function startHalftone(words: readonly string[], folder: string = ROOT): HalftoneProcess {
+export function startHalftone(
+  words: readonly string[],
+  folder: string = ROOT,
+  environment: Readonly<Record<string, string>> = {},
+): HalftoneProcess {
   const runtime = "Deno" in globalThis ? ["run", "-A", MAIN] : [MAIN];
   const child = spawn(process.execPath, [...runtime, ...words], {
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, NO_COLOR: "1" },
+    env: { ...process.env, NO_COLOR: "1", ...environment },
   });
   const timer = setTimeout(() => child.kill("SIGKILL"), TIME_LIMIT_MS);
   const output = collected(child);
@@ -52,8 +56,12 @@ export function startHalftone(words: readonly string[], folder: string = ROOT): 
 }
 
 /** Runs a command to its end. */
-export function runHalftone(words: readonly string[], folder?: string): Promise<Finished> {
-  return startHalftone(words, folder).finished;
+export function runHalftone(
+  words: readonly string[],
+  folder?: string,
+  environment?: Readonly<Record<string, string>>,
+): Promise<Finished> {
+  return startHalftone(words, folder, environment).finished;
 }
 
 function collected(child: ChildProcess): { stdout: string; stderr: string } {

@@ -109,7 +109,7 @@ export class CudaDevice {
     const block = this.#blocks.get(address);
     if (!block) return;
     this.#blocks.delete(address);
-    this.ledger.free(block.kind, block.bytes);
+    this.ledger.free(block.kind, block.bytes, block.pinned);
     if (block.pinned) this.driver.try("cuMemFreeHost", address);
     else this.driver.try("cuMemFreeAsync", address, this.compute);
   }
@@ -261,7 +261,7 @@ export class CudaDevice {
 
   #keep(address: number, bytes: number, kind: MemoryKind, pinned: boolean): void {
     this.#blocks.set(address, { bytes, kind, pinned });
-    this.ledger.take(kind, bytes);
+    this.ledger.take(kind, bytes, pinned);
   }
 
   /** Pinned memory for copies, made when it is first needed; not counted, as it is not the device's. */

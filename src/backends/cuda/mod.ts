@@ -214,7 +214,8 @@ export class CudaBackend implements Backend, ProgramHost {
   }
 
   memory(): MemoryUse {
-    return this.device.ledger.use();
+    const { ledger } = this.device;
+    return { ...ledger.use(), devicePeak: ledger.devicePeak };
   }
 
   close(): Promise<void> {
