@@ -1,28 +1,49 @@
 /**
- * A step of FLUX.1's transformer on an NVIDIA GPU, format by format: seconds of loading, of preparing the plan
- * with its graphs, and of a step, and bytes on the device against the plan. Random weights.
+ * FLUX.1 on an NVIDIA GPU with random weights: a step of the transformer format by format (seconds of planning,
+ * of loading, of preparing the graphs and of a step, the host's processor time of a step, bytes on the device
+ * against the plan), a step whose weights stream in, the decoder, and PyTorch beside them.
  *
  *     deno task bench:cuda [--double 19] [--single 38] [--size 1024] [--steps 5]
- *         [--formats bfloat16,bitsandbytes:nf4,...] [--resident-mib N] [--folder FOLDER]
- *         [--driver LIBRARY] [--name NAME]
+ *         [--formats bfloat16,bitsandbytes:nf4,...] [--precision bfloat16] [--offload-mib 2048]
+ *         [--decoder-width 128] [--load-folder FOLDER] [--python PYTHON] [--torch-device cuda]
+ *         [--torch-modes eager,compiled]
+ *         [--driver LIBRARY] [--cublas-lt LIBRARY] [--name NAME]
  *
- * The first format is the measure of the others. Without --folder the checkpoint (24 GB at full size) goes to
- * a temporary folder that is deleted in the end. Prints one JSON object; with --name it also goes to
- * bench/results/NAME.json. Where there is no device it says so and ends.
+ * The first format is the measure of the others. Weights of the formats are random codes made in memory.
+ * With --load-folder a bfloat16 checkpoint (24 GB at full size) is written there unless it is there, and loading
+ * it quantized to NF4 is timed. With --python a step of Diffusers' transformer in bfloat16, eager and compiled,
+ * is timed too. Prints one JSON object; with --name it also goes to bench/results/NAME.json. Where there is no
+ * device it says so and ends.
  */
 
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { measureDecoder, measureLoad, measureStep, measureTorch } from "./cuda_rows.ts";
 import { createCudaBackend } from "../src/backends/cuda/mod.ts";
+import type { MatmulPrecision } from "../src/backends/cuda/matmul_precision.ts";
 import { HalftoneError } from "../src/errors.ts";
-import { FluxTransformer2DModel } from "../src/models/flux_transformer.ts";
-import { openComponent } from "../src/pipelines/component.ts";
-import { parseQuantizeFlag } from "../src/quantization/formats.ts";
-import { median, thisMachine } from "./machine.ts";
-import { OneStep } from "./one_step.ts";
-import { fluxConfig, writeRandomTransformer } from "./random_transformer.ts";
+import { thisMachine } from "./machine.ts";
+import { fluxConfig } from "./random_transformer.ts";
+
+const FORMATS = [
+  "bfloat16",
+  "bitsandbytes:nf4",
+  "bitsandbytes:int8",
+  "torchao:int4wo",
+  "torchao:int8wo",
+  "torchao:float8wo_e4m3",
+  "torchao:int8dq",
+  "torchao:float8dq_e4m3_row",
+  "gguf:Q8_0",
+  "gguf:Q4_0",
+  "gguf:Q4_1",
+  "gguf:Q2_K",
+  "gguf:Q3_K",
+  "gguf:Q4_K",
+  "gguf:Q5_K",
+  "gguf:Q6_K",
+  "gguf:IQ4_NL",
+];
 
 const { values } = parseArgs({
   options: {
@@ -31,86 +52,82 @@ const { values } = parseArgs({
     heads: { type: "string", default: "24" },
     size: { type: "string", default: "1024" },
     steps: { type: "string", default: "5" },
-    formats: {
-      type: "string",
-      default: "bfloat16,bitsandbytes:nf4,bitsandbytes:int8,torchao:int8wo,torchao:float8wo_e4m3",
-    },
-    "resident-mib": { type: "string" },
-    folder: { type: "string" },
+    formats: { type: "string", default: FORMATS.join() },
+    precision: { type: "string", default: "bfloat16" },
+    "offload-mib": { type: "string", default: "2048" },
+    "decoder-width": { type: "string", default: "128" },
+    "load-folder": { type: "string" },
+    python: { type: "string" },
+    "torch-device": { type: "string", default: "cuda" },
+    "torch-modes": { type: "string", default: "eager,compiled" },
     driver: { type: "string" },
+    "cublas-lt": { type: "string" },
     name: { type: "string" },
   },
 });
-const config = fluxConfig(Number(values.double), Number(values.single), Number(values.heads));
-const residentMib = values["resident-mib"];
+
 const options = {
   driverLibrary: values.driver,
-  residentWeightBytes: residentMib === undefined ? undefined : Number(residentMib) * 2 ** 20,
+  cublasLtLibrary: values["cublas-lt"],
+  matmulPrecision: values.precision as MatmulPrecision,
 };
-
-/** Seconds of an action, and its result. */
-async function timed<Result>(action: () => Promise<Result>): Promise<[Result, number]> {
-  const started = performance.now();
-  return [await action(), (performance.now() - started) / 1000];
-}
-
-/** One format, "bfloat16" being the weights as they are. */
-async function measure(folder: string, format: string) {
-  const component = await openComponent(
-    folder,
-    "transformer",
-    (json) => new FluxTransformer2DModel(json),
-    format === "bfloat16" ? {} : { quantizationConfig: parseQuantizeFlag(format).config },
-  );
-  const step = new OneStep(await createCudaBackend(options), component, Number(values.size));
-  try {
-    const modulation = await step.modulation();
-    const [, load] = await timed(() => step.load());
-    const prepared = performance.now();
-    return await step.step(modulation, async (program) => {
-      const prepare = (performance.now() - prepared) / 1000;
-      const seconds: number[] = [];
-      for (let run = 0; run <= Number(values.steps); run++) {
-        seconds.push((await timed(() => program.run()))[1]);
-      }
-      const { weightBytes, arenaBytes } = program.plan;
-      return {
-        format,
-        isFinite: program.read("velocity").toFloat32().every(Number.isFinite),
-        seconds: { load, prepare, firstStep: seconds[0]!, step: median(seconds.slice(1)) },
-        bytes: {
-          weights: weightBytes,
-          arena: arenaBytes,
-          plannedPeak: step.plannedPeak(),
-          peak: step.backend.memory().peak,
-        },
-      };
-    });
-  } finally {
-    await step.close();
-  }
-}
+const sizes = { pixels: Number(values.size), runs: Number(values.steps) };
+const config = fluxConfig(Number(values.double), Number(values.single), Number(values.heads));
 
 async function measureAll(device: string): Promise<void> {
-  const folder = values.folder ?? mkdtempSync(join(tmpdir(), "halftone-cuda-"));
+  const formats = [];
+  for (const format of values.formats.split(",")) {
+    formats.push(await row(format, () => measureStep(config, format, options, sizes)));
+  }
+  const first = formats[0]?.seconds?.step;
+  const residentWeightBytes = Number(values["offload-mib"]) * 2 ** 20;
+  const offload = { ...options, residentWeightBytes };
+  const width = Number(values["decoder-width"]);
+  const folder = values["load-folder"];
+  const { python, "torch-device": torchDevice } = values;
+  const torch = [];
+  for (const mode of python === undefined ? [] : values["torch-modes"].split(",")) {
+    const measure = () => measureTorch(python!, torchDevice, mode, config, sizes);
+    torch.push(await row(`torch ${mode}`, measure));
+  }
+  const { driver: _, name: __, python: ___, "cublas-lt": ____, ...settings } = values;
+  const result = {
+    machine: thisMachine(),
+    device,
+    config,
+    settings,
+    formats: formats.map((found) => ({
+      ...found,
+      timeOfFirst: first && found.seconds && found.seconds.step / first,
+    })),
+    offload: await row("bitsandbytes:nf4", (name) => measureStep(config, name, offload, sizes)),
+    decoder: await row("vae.decode", () => measureDecoder(width, options, sizes)),
+    load: folder && await row("nf4 from bfloat16", () => measureLoad(config, folder, options)),
+    torch,
+  };
+  const text = `${JSON.stringify(result, null, 2)}\n`;
+  if (values.name !== undefined) {
+    writeFileSync(new URL(`./results/${values.name}.json`, import.meta.url), text);
+  }
+  console.log(text);
+}
+
+/** A row that could not be had. */
+interface Failed {
+  readonly failed: string;
+  readonly seconds?: undefined;
+}
+
+/** A row with its name; one that cannot be had says why, and the others go on. */
+async function row<Row extends object>(
+  name: string,
+  measure: (name: string) => Promise<Row>,
+): Promise<{ readonly name: string } & (Row | Failed)> {
+  console.error(name);
   try {
-    const transformer = join(folder, "transformer");
-    if (!existsSync(transformer)) await writeRandomTransformer(transformer, config);
-    const formats = [];
-    for (const format of values.formats.split(",")) formats.push(await measure(folder, format));
-    const [first] = formats;
-    const rows = formats.map((row) => ({
-      ...row,
-      timeOfFirst: row.seconds.step / first!.seconds.step,
-    }));
-    const settings = { size: values.size, steps: values.steps, residentMib };
-    const result = { machine: thisMachine(), device, config, settings, formats: rows };
-    const text = `${JSON.stringify(result, null, 2)}\n`;
-    const path = new URL(`./results/${values.name}.json`, import.meta.url);
-    if (values.name !== undefined) writeFileSync(path, text);
-    console.log(text);
-  } finally {
-    if (values.folder === undefined) rmSync(folder, { recursive: true, force: true });
+    return { name, ...await measure(name) };
+  } catch (error) {
+    return { name, failed: error instanceof Error ? error.message : String(error) };
   }
 }
 

@@ -75,6 +75,7 @@ export class OneStep {
         plan,
         weightBytes: this.backend.weightBytes?.(plan) ?? plan.weightBytes,
         keepsWeights: false,
+        streamsWeights: false,
         scratchBytes: this.backend.scratchBytes(plan),
       })),
     ).peak;

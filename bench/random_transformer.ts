@@ -2,7 +2,7 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { StoredWeight } from "../src/backends/backend.ts";
+import type { StoredWeight, WeightSource } from "../src/backends/backend.ts";
 import { checkpointFromSources } from "../src/io/checkpoint.ts";
 import type { WriteCheckpointOptions } from "../src/io/checkpoint_writer.ts";
 import type { Config } from "../src/io/config.ts";
@@ -16,9 +16,16 @@ import type { PlanWeight, WeightArrangement } from "../src/plan/plan.ts";
 import { createQuantizer } from "../src/quantization/auto.ts";
 import { parseQuantizeFlag } from "../src/quantization/formats.ts";
 import { ggufTypeOfLayout } from "../src/quantization/gguf_blocks.ts";
-import type { QuantizedTensor } from "../src/quantization/quantized_tensor.ts";
+import { packedBytes } from "../src/quantization/codes.ts";
+import type {
+  CodeValue,
+  QuantizedTensor,
+  ScaleData,
+  ScaleLayout,
+} from "../src/quantization/quantized_tensor.ts";
 import type { Quantizer } from "../src/quantization/quantizer.ts";
 import { quantizedInfo } from "../src/quantization/weights.ts";
+import type { DType } from "../src/tensor/dtype.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../src/tensor/shape.ts";
 import { randomBytes, randomCodes } from "./weight_cases.ts";
@@ -55,7 +62,8 @@ export class ShapeRecorder extends Graph {
   }
 }
 
-function denseInfo(shape: Shape | undefined): WeightInfo | undefined {
+/** A dense bfloat16 weight of this shape. */
+export function denseInfo(shape: Shape | undefined): WeightInfo | undefined {
   const format = { kind: "dense", dtype: "bfloat16" } as const;
   return shape && { shape, format, activations: { kind: "float" } };
 }
@@ -93,7 +101,7 @@ export async function randomTransformer(
     checkpoint: await checkpointFromSources("random", []),
     weights: {
       catalog: { lookup: (name) => describe(infos.get(name)) },
-      source: { read: (weight) => Promise.resolve(planned(weight, infos.get(weight.name)!)) },
+      source: remembering((weight) => planned(weight, infos.get(weight.name)!)),
       quantizationConfig: null,
       preQuantized: false,
       isDequantized: false,
@@ -104,6 +112,20 @@ export async function randomTransformer(
     changeWeights: () => Promise.resolve(),
     showWeights: () => {},
     close: () => Promise.resolve(),
+  };
+}
+
+/** Weights alike in shape, format and kind are the same ones: at full size it takes minutes to make all. */
+function remembering(make: (weight: PlanWeight) => StoredWeight): WeightSource {
+  const made = new Map<string, StoredWeight>();
+  return {
+    read: (weight) => {
+      const { shape, format, name } = weight;
+      const key = JSON.stringify([shape, format, isNorm(name)]);
+      const known = made.get(key) ?? make(weight);
+      made.set(key, known);
+      return Promise.resolve(known);
+    },
   };
 }
 
@@ -190,10 +212,13 @@ function reachOf(shape: Shape): number {
   return Math.sqrt(3 / shape.at(-1)!);
 }
 
+function isNorm(name: string): boolean {
+  return /\.norm_(added_)?[qk]\.weight$/.test(name);
+}
+
 /** 256 bfloat16 values, evenly spread: around 1 for norms, else around 0. */
 function randomDense(name: string, shape: Shape): HostTensor {
-  const isNorm = /\.norm_(added_)?[qk]\.weight$/.test(name);
-  const [center, reach] = isNorm ? [1, 0.1] : [0, reachOf(shape)];
+  const [center, reach] = isNorm(name) ? [1, 0.1] : [0, reachOf(shape)];
   const floats = Float32Array.from(
     { length: 256 },
     (_, level) => center + reach * (level - 127.5) / 127.5,
@@ -203,22 +228,44 @@ function randomDense(name: string, shape: Shape): HostTensor {
   return new HostTensor("bfloat16", shape, new Uint8Array(values.buffer));
 }
 
-/** Random codes, and scales that give them the reach of dense weights. */
+/** Random codes, and scales (and offsets) that give them about the reach of dense weights. */
 function randomQuantized(shape: Shape, layout: QuantizedTensor["layout"]): QuantizedTensor {
-  const { value, scale, offset } = layout;
-  if (scale.kind !== "float" || offset !== null) throw new Error("only formats of plain scales");
-  const largest = value.kind === "table"
-    ? value.table.reduce((most, entry) => Math.max(most, Math.abs(entry)), 0)
-    : value.zeroPoint;
+  const { value, scale, offset, bits } = layout;
+  const reach = reachOf(shape);
   const { codes, groups } = randomCodes(shape, layout);
-  const each = reachOf(shape) / largest / (scale.multiplier ?? 1);
-  const scales = HostTensor.fromFloat32(new Float32Array(groups).fill(each)).cast(scale.dtype);
   const [rows, columns] = shape as [number, number];
   return {
     shape: [rows, columns],
     layout,
     codes,
-    scale: { kind: "float", values: scales },
-    offset: null,
+    scale: evenScale(scale, groups, (offset ? 2 : 1) * reach / largestValue(value, bits)),
+    offset: offset && evenScale(offset, groups, -reach),
+  };
+}
+
+/** The largest magnitude of a code's value. */
+function largestValue(value: CodeValue, bits: number): number {
+  if (value.kind === "integer") return Math.max(value.zeroPoint, 2 ** bits - 1 - value.zeroPoint);
+  return value.table.reduce((most, entry) => Math.max(most, Math.abs(entry)), 0);
+}
+
+/** Scales that are all as given, or, where they are random codes themselves, at most that. */
+function evenScale(layout: ScaleLayout, groups: number, each: number): ScaleData {
+  const floats = (count: number, value: number, dtype: DType) =>
+    HostTensor.fromFloat32(new Float32Array(count).fill(value)).cast(dtype);
+  if (layout.kind === "float") {
+    const values = floats(groups, each / (layout.multiplier ?? 1), layout.dtype);
+    return { kind: "float", values };
+  }
+  const { bits, value, superGroupSize, superDtype } = layout;
+  return {
+    kind: "coded",
+    codes: randomBytes(packedBytes(groups, bits)),
+    supers: floats(
+      Math.ceil(groups / superGroupSize),
+      each / largestValue(value, bits),
+      superDtype,
+    ),
+    constant: 0,
   };
 }

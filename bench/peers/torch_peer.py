@@ -1,8 +1,9 @@
-"""PyTorch on the CPU, as bench/suite/child_contender.ts speaks to it.
+"""PyTorch, on the CPU unless said otherwise, as bench/suite/child_contender.ts speaks to it.
 
 usage: torch_peer.py attention TOKENS HEADS HEAD_DIM THREADS QKV.f32
        torch_peer.py linear M K N THREADS X.f32 W.f32
        torch_peer.py picture FOLDER DTYPE THREADS WIDTH HEIGHT STEPS
+       torch_peer.py flux_step DEVICE THREADS PIXELS eager|compiled CONFIG_JSON
 """
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import time
 
 # Which of a case's words says how many threads.
-THREADS = {"attention": 3, "linear": 3, "picture": 2}
+THREADS = {"attention": 3, "linear": 3, "picture": 2, "flux_step": 1}
 TEXT_TOKENS = 32
 
 
@@ -49,6 +50,36 @@ def picture(torch, folder, dtype, _threads, width, height, steps):
     return run, lambda image: torch.from_numpy(image).float()
 
 
+def flux_step(torch, device, _threads, pixels, mode, config):
+    """One forward of Diffusers' transformer in bfloat16 with random weights: 512 text tokens, one picture."""
+    import diffusers
+    tokens, side = 512, int(pixels) // 16
+    settings = {name: value for name, value in json.loads(config).items() if not name.startswith("_")}
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(device):
+        model = diffusers.FluxTransformer2DModel(**settings).eval()
+        inputs = {
+            "hidden_states": torch.randn(1, side * side, settings["in_channels"]),
+            "encoder_hidden_states": torch.randn(1, tokens, settings["joint_attention_dim"]),
+            "pooled_projections": torch.randn(1, settings["pooled_projection_dim"]),
+            "timestep": torch.ones(1),
+            "txt_ids": torch.zeros(tokens, 3),
+            "img_ids": torch.stack([torch.zeros(side * side), torch.arange(side * side) // side,
+                                    torch.arange(side * side) % side], 1),
+        }
+        if settings.get("guidance_embeds"):
+            inputs["guidance"] = torch.ones(1)
+    forward = torch.compile(model, mode="max-autotune-no-cudagraphs") if mode == "compiled" else model
+
+    def run(_round):
+        result = forward(**inputs).sample
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return run, lambda result: result.float().cpu()
+
+
 def processor_seconds():
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -61,7 +92,8 @@ def main():
     import torch
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        run, matrix = {"attention": attention, "linear": linear, "picture": picture}[case](torch, *words)
+        cases = {"attention": attention, "linear": linear, "picture": picture, "flux_step": flux_step}
+        run, matrix = cases[case](torch, *words)
         settings = {"threads": threads, "capability": torch.backends.cpu.get_cpu_capability()}
         print(json.dumps({"version": versions(torch), "settings": settings}), flush=True)
         serve(run, matrix)
