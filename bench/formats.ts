@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { failureOf } from "../cli/failure.ts";
 import { createProgram } from "../cli/program.ts";
 import { writeMidModel } from "./mid_model.ts";
 
@@ -33,6 +34,10 @@ try {
     await writeMidModel(join(folder, "mid"));
     await benchFormats(join(folder, "mid"));
   }
+} catch (error) {
+  const { line, exitCode } = failureOf(error);
+  console.error(line);
+  process.exitCode = exitCode;
 } finally {
   rmSync(folder, { recursive: true });
 }
