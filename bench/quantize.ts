@@ -5,7 +5,8 @@
  *     deno run -A bench/quantize.ts --python PYTHON --ggml FOLDER [--rows 3072] [--columns 12288]
  *         [--threads 2] [--rounds 5] [--only PATTERN] [--name quantize]
  *
- * FOLDER holds ggml's include/ and src/; without it GGUF has no peer. Prints a table; with --name the
+ * FOLDER holds ggml's include/ and src/; without it GGUF has no peer. `torchao:int4wo_hqq` takes minutes at
+ * this size: --only '^(?!torchao:int4wo_hqq)' leaves it out. Prints a table; with --name the
  * numbers also go to bench/results/NAME.json. Seconds are medians; `cpu` counts the processor time of
  * all threads, which other work on the machine disturbs less than the clock.
  */
@@ -51,8 +52,9 @@ const { values } = parseArgs({
 const threads = Number(values.threads);
 const shape = [Number(values.rows), Number(values.columns)];
 const matrix = randomMatrix(0, shape);
-/** Just large enough for workers; brings them back, as the weight before does in a model. */
+/** Just large enough for workers; brings and warms them, as the weights before do in a model. */
 const small = randomMatrix(1, [256, 8192]);
+const WARM_UPS = 4;
 
 /** In shared memory, as a loader reads weights that are to be quantized. */
 function randomMatrix(seed: number, shape: readonly number[]): HostTensor {
@@ -105,7 +107,7 @@ function quantizing({ fullName, config }: QuantizeFormat): (dense: HostTensor) =
 
 async function measureOurs(format: QuantizeFormat): Promise<Seconds> {
   const quantize = quantizing(format);
-  await quantize(small);
+  for (let turn = 0; turn < WARM_UPS; turn++) await quantize(small);
   const [clock, processor] = [performance.now(), processorSeconds()];
   await quantize(matrix);
   return { wall: (performance.now() - clock) / 1000, cpu: processorSeconds() - processor };

@@ -60,7 +60,7 @@ export async function runKernels(work: MatrixWork, pause: Pause): Promise<Uint8A
     ? runHere(dense, job, new Uint8Array(bytes), pause)
     : quantizePool.use(
       Math.min(threads, Math.ceil(dense.size / PIECE)),
-      (workers) => runOn(workers, dense, withSharedNumbers(job), sharedBytes(bytes)),
+      (workers) => runOn(workers, dense, withSharedNumbers(job), countedBytes(bytes)),
     );
   const { finite, result } = await isFine;
   if (!finite) work.refuse(result);
@@ -115,6 +115,16 @@ function valuesOf({ dtype, bytes }: HostTensor, { values }: KernelJob, start: nu
   const size = itemSize(dtype);
   const part = bytes.subarray(start * size, end * size);
   return values.dtype === dtype ? part : new Uint8Array(toFloat32(dtype, part).buffer);
+}
+
+/**
+ * Shared memory for a result. V8 does not count such memory when it decides to collect garbage: left alone,
+ * the results and the weights of a whole model would stay. So it sees a plain buffer of the size, which
+ * nobody touches.
+ */
+function countedBytes(length: number): Uint8Array {
+  new ArrayBuffer(length);
+  return sharedBytes(length);
 }
 
 function sharedBytes(length: number): Uint8Array {
