@@ -99,7 +99,7 @@ def modelopt(name, _):
         if weight.shape[1] % settings.get("block_sizes", {}).get(-1, 1):
             return None  # it would pad the rows; halftone leaves such a weight dense
         with contextlib.redirect_stdout(io.StringIO()):  # it tells how many quantizers it inserted
-            return dict(compressed(weight, settings).state_dict())
+            return dict(compressed(weight, settings, "max").state_dict())
 
     return make
 
