@@ -122,6 +122,7 @@ function quantization(
     metadata: preQuantized
       ? { format: "pt", ...checkpoint.metadata }
       : writtenMetadata(checkpoint, quantizer, options),
+    stateFile: quantizer.stateFile?.bind(quantizer),
     encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
   };
 }
@@ -162,6 +163,8 @@ interface Conversion {
   readonly config: Readonly<Record<string, unknown>>;
   /** The metadata of the files; a lone file keeps the source's when absent. */
   readonly metadata?: Readonly<Record<string, string>>;
+  /** The library's own file beside the weights of a folder. */
+  readonly stateFile?: Quantizer["stateFile"];
   /** What becomes of a tensor of the source. */
   encode(entry: TensorEntry): Promise<readonly NamedTensor[]>;
 }
@@ -200,11 +203,12 @@ function writeFolder(
   options: ConvertOptions,
 ): Promise<WrittenCheckpoint> {
   const tensors = convertAll(checkpoint, conversion, options);
-  const { metadata } = conversion;
+  const { metadata, stateFile } = conversion;
   const changed = { ...config, ...conversion.config };
   return writeCheckpoint(folder, changed, tensors, {
     ...writeOptionsOf(config, options),
     metadata,
+    stateFile,
   });
 }
 

@@ -14,6 +14,7 @@ import {
   statPath,
 } from "../runtime/files.ts";
 import { type JsonValue, pythonJson } from "../quantization/python_json.ts";
+import type { Quantizer, TensorHeader, TensorHeaders } from "../quantization/quantizer.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import {
   CheckpointWriter,
@@ -22,6 +23,7 @@ import {
 } from "./checkpoint_writer.ts";
 import type { Config } from "./config.ts";
 import { layoutSafetensors } from "./safetensors_writer.ts";
+import { torchArchive } from "./torch_archive.ts";
 
 /** A tensor and the name to save it under. */
 export interface NamedTensor {
@@ -34,26 +36,51 @@ export interface NamedTensor {
 /** Tensors as they come; an async one is asked for the next only when the last is on the disk. */
 export type TensorStream = AsyncIterable<NamedTensor> | Iterable<NamedTensor>;
 
+/** How to write a component folder. */
+export interface WriteFolderOptions extends WriteCheckpointOptions {
+  /** The file that a library wants beside the weights, from what was written. */
+  readonly stateFile?: Quantizer["stateFile"];
+}
+
+/** State files that quantization libraries know; one of an earlier save would contradict the new weights. */
+const STATE_FILES = ["modelopt_state.pth"];
+
 /**
- * Writes a component folder: the weights (sharded when large), then config.json. Throws
- * `write_failed`; whatever stands under a final name then is whole.
+ * Writes a component folder: the weights (sharded when large), a library's state file, then config.json.
+ * Throws `write_failed`; whatever stands under a final name then is whole.
  */
 export async function writeCheckpoint(
   folder: string,
   config: Config | undefined,
   tensors: TensorStream,
-  options: WriteCheckpointOptions = {},
+  options: WriteFolderOptions = {},
 ): Promise<WrittenCheckpoint> {
   const writer = new CheckpointWriter(folder, options);
+  const entries = new Map<string, TensorHeader>();
   try {
-    for await (const { name, tensor } of tensors) await writer.add(name, tensor);
+    for await (const { name, tensor } of tensors) {
+      await writer.add(name, tensor);
+      entries.set(name, { dtype: tensor.dtype, shape: tensor.shape });
+    }
     const written = await writer.finish();
+    await writeStateFile(folder, { entries, metadata: options.metadata }, options);
     if (config !== undefined) await writeJson(joinPath(folder, "config.json"), config);
     return written;
   } catch (error) {
     await writer.abort();
     throw error;
   }
+}
+
+async function writeStateFile(
+  folder: string,
+  written: TensorHeaders,
+  { stateFile }: WriteFolderOptions,
+): Promise<void> {
+  const state = stateFile?.(written) ?? null;
+  if (state) await writeAtomic(joinPath(folder, state.name), torchArchive(state.content));
+  const stale = STATE_FILES.filter((name) => name !== state?.name);
+  await Promise.all(stale.map((name) => remove(joinPath(folder, name))));
 }
 
 /** Writes one safetensors file that fits memory, such as latents. Throws `write_failed`. */

@@ -36,7 +36,7 @@ import {
 import { fluxPositions, type Position, ropeTables } from "./rope.ts";
 import { fluxConfigOf } from "./single_file_config.ts";
 import { TIMESTEP_CHANNELS } from "./timestep_embedding.ts";
-import { classOf, FLUX_TRANSFORMER_CLASSES } from "./module_classes.ts";
+import { classOf, FLUX_TRANSFORMER_CLASSES, fluxLayerNorms } from "./module_classes.ts";
 
 export type { FluxTransformerConfig } from "./flux_transformer_config.ts";
 
@@ -129,6 +129,14 @@ export class FluxTransformer2DModel extends PretrainedModel {
   override classOfModule(module: string): string | undefined {
     if (module !== "time_text_embed") return classOf(FLUX_TRANSFORMER_CLASSES, module);
     return `CombinedTimestep${this.config.guidanceEmbeds ? "Guidance" : ""}TextProjEmbeddings`;
+  }
+
+  /**
+   * Its LayerNorms, from the names of its tensors.
+   * @internal
+   */
+  override layerNorms(tensors: Iterable<string>): readonly string[] {
+    return fluxLayerNorms(tensors);
   }
 
   /**

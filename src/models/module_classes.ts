@@ -32,6 +32,16 @@ export const FLUX_TRANSFORMER_CLASSES: ModuleClasses = [
   ],
 ];
 
+/** The LayerNorms of a FluxTransformer2DModel, which have no weights, from the names of its tensors. */
+export function fluxLayerNorms(tensors: Iterable<string>): string[] {
+  return [...tensors].flatMap((name) => {
+    const modulated = /^(?:(.*\.norm(?:1(?:_context)?)?|norm_out)\.linear)\.weight$/.exec(name);
+    const mlp = /^(.*)\.ff(_context)?\.net\.0\.proj\.weight$/.exec(name);
+    if (modulated) return [`${modulated[1]}.norm`];
+    return mlp ? [`${mlp[1]}.norm2${mlp[2] ?? ""}`] : [];
+  });
+}
+
 /** AutoencoderKL of Diffusers. */
 export const AUTOENCODER_KL_CLASSES: ModuleClasses = [
   [/^$/, "AutoencoderKL"],

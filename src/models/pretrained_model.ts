@@ -88,6 +88,12 @@ export abstract class PretrainedModel {
   abstract classOfModule(module: string): string | undefined;
 
   /**
+   * Its LayerNorms, from the names of its tensors; not every class says them.
+   * @internal
+   */
+  layerNorms?(tensors: Iterable<string>): readonly string[];
+
+  /**
    * Few weights that matter to everything: they stay dense when a config has no skip list.
    * @internal
    */

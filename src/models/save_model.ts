@@ -105,9 +105,9 @@ export async function saveFolder(
     return;
   }
   const written = { ...config, ...storedQuantization(opened) };
-  const metadata = preQuantized ? { format: "pt", ...checkpoint.metadata } : undefined;
   const tensors = roundedTensors(model, checkpoint, { dtype, keep: preQuantized, signal });
-  await writeCheckpoint(folder, written, tensors, { baseName, maxShardSize, metadata });
+  const library = preQuantized ? libraryFiles(opened) : {};
+  await writeCheckpoint(folder, written, tensors, { baseName, maxShardSize, ...library });
 }
 
 /** Under the class's own names, because a folder has its config.json. */
@@ -124,12 +124,17 @@ async function quantizeInto(
   await quantizeToGguf(checkpoint, path, options);
 }
 
-/** What config.json says of weights that stay as they were read; float8 speaks for itself. */
-function storedQuantization({ weights }: OpenedModel): Config {
-  const config = weights.preQuantized ? weights.quantizationConfig : null;
-  return config === null || config.quantMethod === "layerwise"
-    ? {}
-    : { quantization_config: config.toDict() };
+/** What config.json says of weights that stay as they were read. */
+function storedQuantization({ weights: { preQuantized, quantizer } }: OpenedModel): Config {
+  if (!preQuantized || quantizer === null) return {};
+  return { quantization_config: quantizer.configless ? undefined : quantizer.config.toDict() };
+}
+
+/** What their library keeps in the files' headers and beside them. */
+function libraryFiles({ checkpoint, weights: { quantizer } }: OpenedModel) {
+  const stateFile = quantizer?.stateFile?.bind(quantizer);
+  const added = stateFile ? quantizer?.fileMetadata?.([]) : {};
+  return { metadata: { format: "pt", ...checkpoint.metadata, ...added }, stateFile };
 }
 
 /** How dense tensors are written. */

@@ -120,7 +120,7 @@ export function withSkipModules(
   const dict = config.toDict();
   if (skipList === undefined || (dict[skipList.key] ?? null) !== null) return config;
   const withEntries = (entries: readonly string[]) =>
-    fromDict({ ...dict, [skipList.key]: [...entries] });
+    skipList.replaced?.(config, entries) ?? fromDict({ ...dict, [skipList.key]: [...entries] });
   return withEntries(choose(withEntries, skipList));
 }
 

@@ -44,7 +44,8 @@ export class LayerwiseRest implements Quantizer {
     { isStored = false, castsRest = false }: LayerwiseRestOptions = {},
   ) {
     this.config = config;
-    this.configless = first.configless ?? false;
+    // A library's own state file knows nothing of the casting, so config.json has to speak.
+    this.configless = (first.configless ?? false) && !first.stateFile;
     this.quantizesRest = castsRest;
     this.#first = first;
     this.#casting = casting;

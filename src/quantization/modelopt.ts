@@ -7,6 +7,7 @@ import type { Shape } from "../tensor/shape.ts";
 import { INPUT_AMAX, modelOptMode, readInputAmax } from "./modelopt_activations.ts";
 import { NVIDIAModelOptConfig, type NVIDIAModelOptOptions } from "./modelopt_config.ts";
 import { encodeModelOpt } from "./modelopt_encode.ts";
+import { modelOptState } from "./modelopt_state.ts";
 import {
   assemble,
   dequantizeModelOpt,
@@ -20,17 +21,24 @@ import {
   writeModelOpt,
 } from "./modelopt_tensors.ts";
 import type { Pause } from "./pause.ts";
+import { pythonJson } from "./python_json.ts";
 import type { QuantizedLayout } from "./quantized_tensor.ts";
 import type {
   EncodedWeight,
   Method,
+  ModelModules,
   NamedTensor,
   Quantizer,
   QuantizerTarget,
+  StateFile,
+  TensorHeaders,
   TensorReader,
   WrittenTensor,
 } from "./quantizer.ts";
 import { moduleOf, weightOnlyInfo } from "./quantizer.ts";
+
+/** Where the files' headers keep the config, as config.json may not. */
+const CONFIG_KEY = "quantization_config";
 
 /** Weights per scale of NF4 where no config says it. */
 const NF4_BLOCK = 64;
@@ -43,7 +51,11 @@ export const MODELOPT: Method = {
   accepts: (config) => config instanceof NVIDIAModelOptConfig,
   fromDict: (dict) => NVIDIAModelOptConfig.fromDict(dict),
   create: (config, target) => new ModelOptQuantizer(config as NVIDIAModelOptConfig, target),
-  skipList: { key: "modules_to_not_convert", spellings: (module) => [module] },
+  skipList: {
+    key: "modules_to_not_convert",
+    spellings: (module) => [module],
+    replaced: (config, entries) => (config as NVIDIAModelOptConfig).skipping(entries),
+  },
   detect: detectConfig,
   formats: [
     format("fp8", "float8 e4m3, one scale", { quantType: "FP8" }),
@@ -94,10 +106,20 @@ const DEFAULT_DISABLED = [
 class ModelOptQuantizer implements Quantizer {
   readonly config: NVIDIAModelOptConfig;
   readonly #skipped: readonly string[];
+  readonly #modules: ModelModules;
 
   constructor(config: NVIDIAModelOptConfig, target: QuantizerTarget) {
     this.config = config;
+    this.#modules = target.modules ?? {};
     this.#skipped = [...config.modulesToNotConvert ?? [], ...target.keepInFloat32];
+  }
+
+  /**
+   * With a quantization_config Diffusers 0.42 makes plain parameters of the weights: integers it refuses, and float8
+   * ModelOpt cannot multiply with then. Without one, as ModelOpt itself saves, the state file suffices.
+   */
+  get configless(): boolean {
+    return this.#modules.layerNorms !== undefined;
   }
 
   /** Anywhere in the name of the module's quantizer, with ModelOpt's own exceptions. */
@@ -163,7 +185,17 @@ class ModelOptQuantizer implements Quantizer {
 
   fileMetadata(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>> {
     const { quantType } = this.config;
-    return quantType === "NF4" || quantType === "NVFP4" ? modelOptMetadata(tensors) : {};
+    const named = quantType === "NF4" || quantType === "NVFP4" ? modelOptMetadata(tensors) : {};
+    return { [CONFIG_KEY]: pythonJson(this.config.toDict()), ...named };
+  }
+
+  stateFile(written: TensorHeaders): StateFile | null {
+    const names = [...written.entries.keys()].sort();
+    const layerNorms = this.#modules.layerNorms?.(names);
+    if (!layerNorms) return null;
+    const modules = names.filter((name) => name.endsWith(".weight")).map(moduleOf);
+    const linear = modules.filter((name) => this.#modules.classOfModule?.(name) === "Linear");
+    return modelOptState(this.config, written, { linear, layerNorms });
   }
 
   /** Weights per scale; null where blocks do not divide a row. */
@@ -188,10 +220,22 @@ function wildcard(entry: string): RegExp {
   return new RegExp(escaped.replaceAll("*", ".*").replaceAll("?", "."));
 }
 
+/** The config in the files' headers, which halftone writes; null where there is none. */
+function saidConfig({ metadata }: TensorReader): Record<string, unknown> | null {
+  try {
+    const said = JSON.parse(metadata?.[CONFIG_KEY] ?? "null");
+    return said?.quant_method === "modelopt" ? said : null;
+  } catch {
+    return null;
+  }
+}
+
 /** The config that the keys of a checkpoint speak of; null when no weight is ModelOpt's. */
 function detectConfig(checkpoint: TensorReader): Record<string, unknown> | null {
   for (const name of checkpoint.entries.keys()) {
     if (!isModelOptWeight(name, checkpoint)) continue;
+    const said = saidConfig(checkpoint);
+    if (said) return said;
     const type = typeOf(name, checkpoint);
     if (type === "FP8" || type === "INT8") {
       // Nothing says what a calibrated input is rounded to; the type of its weight is the likely one.

@@ -113,6 +113,17 @@ export class NVIDIAModelOptConfig implements QuantizationConfig {
     });
   }
 
+  /** The same config, calibrated ranges included, with another list of modules that stay dense. */
+  skipping(modulesToNotConvert: readonly string[]): NVIDIAModelOptConfig {
+    const { quant_type: quantType, weight_only: weightOnly } = this.toDict();
+    return new NVIDIAModelOptConfig({
+      ...this,
+      quantType: quantType as string,
+      weightOnly: weightOnly as boolean,
+      modulesToNotConvert,
+    });
+  }
+
   /** The arguments in Diffusers' spelling; it makes ModelOpt's own config from them again. */
   toDict(): { readonly [key: string]: JsonValue } {
     return {

@@ -7,7 +7,8 @@
  *     X.weight_quantizer._scale, ._double_scale, ._scale_zeros   see modelopt_encode.ts
  *
  * Of two packed codes the first is the high nibble, in NVFP4 the low one. ModelOpt keeps the shapes and
- * settings in a pickle beside the weights, which is not read: types and shapes of these tensors suffice.
+ * settings in a pickle beside the weights, which is not read: types and shapes of these tensors suffice. It is
+ * written, for ModelOpt to read: see modelopt_state.ts.
  */
 
 import { HalftoneError } from "../errors.ts";
@@ -26,14 +27,17 @@ import {
   moduleOf,
   type NamedTensor,
   type TensorHeader,
+  type TensorHeaders,
   type TensorReader,
   type WrittenTensor,
 } from "./quantizer.ts";
 import { rounderOf } from "./rounding.ts";
 import { float8Table, integerLayout, scaleType, tableLayout } from "./torchao_schemes.ts";
 
-const PREFIX = "weight_quantizer.";
-const BUFFERS = ["_amax", "_global_amax", "_scale", "_double_scale", "_scale_zeros"];
+/** What follows the module's name in the names of a weight's buffers. */
+export const PREFIX = "weight_quantizer.";
+/** The buffers, in ModelOpt's order. */
+export const BUFFERS = ["_amax", "_global_amax", "_scale", "_double_scale", "_scale_zeros"];
 
 /** The layout of a weight of this type. */
 export function modelOptLayout(
@@ -153,7 +157,7 @@ function swapNibbles(byte: number): number {
 }
 
 /** Whether the checkpoint holds this weight as ModelOpt compresses it. */
-export function isModelOptWeight(name: string, checkpoint: TensorReader): boolean {
+export function isModelOptWeight(name: string, checkpoint: TensorHeaders): boolean {
   return name.endsWith(".weight") && checkpoint.entries.has(`${moduleOf(name)}.${PREFIX}_scale`);
 }
 
@@ -182,7 +186,7 @@ export interface StoredModelOpt {
 /** Checks the headers of a stored weight. Throws `missing_tensor`, `tensor_shape_mismatch`. */
 export function describeModelOpt(
   name: string,
-  checkpoint: TensorReader,
+  checkpoint: TensorHeaders,
   nf4Block: number,
 ): StoredModelOpt {
   const weight = entryOf(name, checkpoint);
@@ -220,7 +224,7 @@ function denseType(
   name: string,
   scale: DType,
   zeros: DType | undefined,
-  checkpoint: TensorReader,
+  checkpoint: TensorHeaders,
 ): DType {
   if (type === "NF4") return zeros!;
   if (type !== "NVFP4") return scale;
@@ -229,7 +233,7 @@ function denseType(
 }
 
 /** [, rows, type] of the header's description. */
-function metadataOf(name: string, checkpoint: TensorReader): RegExpExecArray | null {
+function metadataOf(name: string, checkpoint: TensorHeaders): RegExpExecArray | null {
   const description = /^\{"shape": \[([1-9]\d{0,9}), \d+\], "dtype": "(\w+)"\}$/;
   return description.exec(checkpoint.metadata?.[name] ?? "");
 }
@@ -249,7 +253,7 @@ function checkNf4(name: string, groups: number, scale: Shape, factors: Shape): v
 }
 
 /** The type that the tensors' types mean. */
-export function typeOf(name: string, checkpoint: TensorReader): ModelOptType {
+export function typeOf(name: string, checkpoint: TensorHeaders): ModelOptType {
   const { dtype } = entryOf(name, checkpoint);
   const has = (buffer: string) => checkpoint.entries.has(`${moduleOf(name)}.${PREFIX}${buffer}`);
   if (dtype === "float8_e4m3fn") return "FP8";
@@ -263,7 +267,7 @@ export function typeOf(name: string, checkpoint: TensorReader): ModelOptType {
 function shapeOf(
   name: string,
   type: ModelOptType,
-  checkpoint: TensorReader,
+  checkpoint: TensorHeaders,
 ): readonly [number, number] {
   const { shape } = entryOf(name, checkpoint);
   if (type === "NF4") {
@@ -309,11 +313,11 @@ function unpacked(type: ModelOptType, bytes: Uint8Array): Uint8Array {
   return type === "INT8" ? bytes.map((byte) => byte ^ 128) : bytes.map(swapNibbles);
 }
 
-function bufferOf(name: string, buffer: string, checkpoint: TensorReader) {
+function bufferOf(name: string, buffer: string, checkpoint: TensorHeaders) {
   return entryOf(`${moduleOf(name)}.${PREFIX}${buffer}`, checkpoint);
 }
 
-function entryOf(tensor: string, checkpoint: TensorReader) {
+function entryOf(tensor: string, checkpoint: TensorHeaders) {
   const entry = checkpoint.entries.get(tensor);
   if (entry) return entry;
   throw new HalftoneError("missing_tensor", "Cannot read a ModelOpt weight", {

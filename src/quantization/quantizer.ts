@@ -12,6 +12,7 @@ import type { Shape } from "../tensor/shape.ts";
 import type { GgufBlockType } from "./gguf_types.ts";
 import type { Pause } from "./pause.ts";
 import type { JsonValue } from "./python_json.ts";
+import type { PickleValue } from "./python_pickle.ts";
 import type { QuantizedLayout, QuantizedTensor } from "./quantized_tensor.ts";
 import type { ModelLibrary } from "./skip_modules.ts";
 
@@ -29,11 +30,15 @@ export interface QuantizationConfig {
   toJSON(): unknown;
 }
 
-/** What a checkpoint must offer; `Checkpoint` of src/io does. */
-export interface TensorReader {
+/** What the headers of a checkpoint say. */
+export interface TensorHeaders {
   readonly entries: ReadonlyMap<string, TensorHeader>;
   /** The text pairs of the files' headers; torchao says there what each weight is. */
   readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** What a checkpoint must offer; `Checkpoint` of src/io does. */
+export interface TensorReader extends TensorHeaders {
   /**
    * `packed`: the type is only a view of packed codes, which may look like NaN. `scratch`: where the tensor
    * lies until that is reset, unless it is `shared`.
@@ -63,6 +68,13 @@ export interface WrittenTensor {
   readonly quantized: boolean;
 }
 
+/** A file that a library keeps beside the weights, in the container of torch.save. */
+export interface StateFile {
+  /** Its name in the folder. */
+  readonly name: string;
+  readonly content: PickleValue;
+}
+
 /** A tensor of a library's state dict. */
 export interface NamedTensor {
   readonly name: string;
@@ -85,7 +97,7 @@ export interface EncodedWeight {
 /** A method bound to a config. */
 export interface Quantizer {
   readonly config: QuantizationConfig;
-  /** Whether config.json says nothing of the method, because Diffusers knows no such config. */
+  /** Whether config.json says nothing of the method, because Diffusers could not load such a folder then. */
   readonly configless?: boolean;
   /** Whether what a quantized checkpoint holds dense is still to be quantized while it loads. */
   readonly quantizesRest?: boolean;
@@ -119,6 +131,8 @@ export interface Quantizer {
   dequantize?(weight: EncodedWeight): HostTensor | null;
   /** What the library puts into the header of the weights' files. */
   fileMetadata?(tensors: readonly WrittenTensor[]): Readonly<Record<string, string>>;
+  /** The file that the library wants beside the weights of a folder, once these are written; null for none. */
+  stateFile?(written: TensorHeaders): StateFile | null;
 }
 
 /** What a model class says of its modules. */
@@ -127,6 +141,8 @@ export interface ModelModules {
   readonly skipLayerwiseCastingPatterns?: readonly string[];
   /** The Python class of a module ("" for the model); undefined where there is none of the name. */
   classOfModule?(module: string): string | undefined;
+  /** Its LayerNorms, which may have no weights that name them, from the names of its tensors. */
+  layerNorms?(tensors: Iterable<string>): readonly string[];
   /** Few weights that matter to everything: they stay dense when a config has no skip list. */
   readonly outerModules?: readonly string[];
 }
@@ -168,6 +184,8 @@ export interface SkipList {
   readonly key: string;
   /** Entries that may mean a module with these linear layers, the usual one first. */
   spellings(module: string, layers: readonly string[]): readonly string[];
+  /** The config with this list, where its dictionary does not say all of it. */
+  replaced?(config: QuantizationConfig, entries: readonly string[]): QuantizationConfig;
 }
 
 /** A method: what `auto.ts` lists. */

@@ -70,6 +70,8 @@ export interface ComponentWeights {
   readonly source: WeightSource;
   /** The config in effect; null when nothing is quantized. */
   readonly quantizationConfig: QuantizationConfig | null;
+  /** What quantized the weights, or does while they load; null when nothing is quantized. */
+  readonly quantizer: Quantizer | null;
   /** Whether the checkpoint itself is quantized. */
   readonly preQuantized: boolean;
   /** Whether quantized weights were made dense. */
@@ -105,6 +107,7 @@ export async function openWeights(
         readWeight(weight, weights, scratch ? readingInto(checkpoint, scratch) : checkpoint),
     },
     quantizationConfig: options.dequantizeTo === undefined ? quantizer?.config ?? null : null,
+    quantizer,
     isDequantized: options.dequantizeTo !== undefined,
     isChanged: onTheFly && quantizer !== null || options.dequantizeTo !== undefined,
     preQuantized,

@@ -113,6 +113,11 @@ def loaded_by_diffusers(folder, name):
     from diffusers import FluxTransformer2DModel
     from make_bitsandbytes_goldens import allow_cpu
     allow_cpu()
+    if name.startswith("modelopt"):
+        import modelopt.torch.opt as mto
+        with contextlib.redirect_stdout(io.StringIO()):
+            mto.enable_huggingface_checkpointing()
+            return FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16, low_cpu_mem_usage=False)
     if name.startswith("layerwise"):
         # Diffusers widens the weights while loading, as it has no config for them, and casts them again when told to.
         model = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16)

@@ -1,21 +1,25 @@
 /**
  * Reads every quantized weight of a component folder into halftone's layout and writes it again:
  *
- *     deno run -A test/goldens/rewrite_checkpoint.ts FOLDER OUT.safetensors
+ *     deno run -A test/goldens/rewrite_checkpoint.ts FOLDER OUT.safetensors|OUT
  *
- * check_formats.py compares the tensors with those that the library saved.
+ * A folder OUT gets config.json and the library's state file too. check_formats.py and check_modelopt_state.py
+ * compare the tensors with those that the library saved.
  */
 
 import process from "node:process";
+import { modelOfConfig } from "../../cli/model_classes.ts";
 import { openCheckpoint, readConfig } from "../../src/io/checkpoint.ts";
-import { writeSafetensors } from "../../src/io/write_checkpoint.ts";
+import { writeCheckpoint, writeSafetensors } from "../../src/io/write_checkpoint.ts";
 import { resolveQuantizer } from "../../src/quantization/weights.ts";
 import type { HostTensor } from "../../src/tensor/host_tensor.ts";
 
 const [folder, destination] = process.argv.slice(2);
 const checkpoint = await openCheckpoint(folder);
+const config = await readConfig(folder);
 const { quantizer, preQuantized } = resolveQuantizer(checkpoint, {
-  config: await readConfig(folder),
+  config,
+  modules: modelOfConfig(config, folder),
 });
 const tensors: Record<string, HostTensor> = {};
 for (const stored of checkpoint.entries.keys()) {
@@ -31,4 +35,10 @@ for (const stored of checkpoint.entries.keys()) {
   }
 }
 await checkpoint.close();
-await writeSafetensors(destination, tensors);
+if (destination.endsWith(".safetensors")) await writeSafetensors(destination, tensors);
+else {
+  const named = Object.entries(tensors).map(([name, tensor]) => ({ name, tensor }));
+  const stateFile = quantizer?.stateFile?.bind(quantizer);
+  const metadata = { format: "pt", ...checkpoint.metadata, ...quantizer?.fileMetadata?.([]) };
+  await writeCheckpoint(destination, config, named, { metadata, stateFile });
+}
