@@ -103,6 +103,7 @@ export async function randomTransformer(
       catalog: { lookup: (name) => describe(infos.get(name)) },
       source: remembering((weight) => planned(weight, infos.get(weight.name)!)),
       quantizationConfig: null,
+      quantizer: null,
       preQuantized: false,
       isDequantized: false,
       isChanged: false,

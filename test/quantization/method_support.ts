@@ -42,6 +42,12 @@ export function quantizerOf(config: QuantizationConfigLike): Quantizer {
   return createQuantizer(config, { library: "diffusers", keepInFloat32: [] });
 }
 
+/** Arguments of an NVIDIAModelOptConfig with so many weights per scale, and scales per scale of scales. */
+export function modelOptBlocks(quantType: string, size: number, scaleBlockQuantize?: number) {
+  const scales = scaleBlockQuantize && { scaleChannelQuantize: -1, scaleBlockQuantize };
+  return { quantType, channelQuantize: -1, blockQuantize: size, ...scales };
+}
+
 /** A weight in the type the library gives it back in. */
 export function dequantized(quantizer: Quantizer, weight: EncodedWeight): HostTensor {
   const { shape } = weight.tensor;

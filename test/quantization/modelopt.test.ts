@@ -20,6 +20,7 @@ import {
   assertRoundTrip,
   dequantized,
   type MethodCase,
+  modelOptBlocks,
   quantizerInputs,
   quantizerOf,
   shortHash,
@@ -30,11 +31,6 @@ const { cases } = await readGolden<{ cases: MethodCase[] }>("modelopt.json");
 const inputs = await quantizerInputs();
 const SOURCE = `${GOLDENS}pipelines/dev/transformer/diffusion_pytorch_model.safetensors`;
 
-function blocks(quantType: string, size: number, scaleBlockQuantize?: number) {
-  const scales = scaleBlockQuantize && { scaleChannelQuantize: -1, scaleBlockQuantize };
-  return { quantType, channelQuantize: -1, blockQuantize: size, ...scales };
-}
-
 const SETTINGS: Record<string, NVIDIAModelOptOptions> = {
   FP8: { quantType: "FP8" },
   "FP8.channel": { quantType: "FP8", channelQuantize: 0 },
@@ -44,11 +40,11 @@ const SETTINGS: Record<string, NVIDIAModelOptOptions> = {
   "FP8.block.mse": { quantType: "FP8", channelQuantize: -1, blockQuantize: 64, algorithm: "mse" },
   INT8: { quantType: "INT8" },
   "INT8.channel": { quantType: "INT8", channelQuantize: 0 },
-  "INT8.block": blocks("INT8", 64),
-  INT4: blocks("INT4", 64),
-  NF4: blocks("NF4", 64, 256),
-  "NF4.small": blocks("NF4", 32, 8),
-  NVFP4: blocks("NVFP4", 16, 8),
+  "INT8.block": modelOptBlocks("INT8", 64),
+  INT4: modelOptBlocks("INT4", 64),
+  NF4: modelOptBlocks("NF4", 64, 256),
+  "NF4.small": modelOptBlocks("NF4", 32, 8),
+  NVFP4: modelOptBlocks("NVFP4", 16, 8),
 };
 
 function method(scheme: string) {
@@ -175,14 +171,14 @@ test("configs that cannot be stored are refused", async () => {
   await assertFails(make({ quantType: "FP9" }), "quantization_config", /quant_type/);
   const nf4 = { quantType: "FP8_NF4", weightOnly: false };
   await assertFails(make(nf4), "unsupported", /quant_type/);
-  const inBlocks = { ...blocks("INT4", 64), weightOnly: false };
+  const inBlocks = { ...modelOptBlocks("INT4", 64), weightOnly: false };
   await assertFails(make(inBlocks), "unsupported", /weight_only/);
   const unused = { quantType: "FP8", inputAmax: { m: 1 } };
   await assertFails(make(unused), "quantization_config", /weight_only/);
   const infinite = { quantType: "FP8", weightOnly: false, inputAmax: { m: Infinity } };
   await assertFails(make(infinite), "quantization_config", /input_amax of m/);
   await assertFails(make({ quantType: "INT4" }), "quantization_config", /block_quantize/);
-  await assertFails(make(blocks("NF4", 64)), "quantization_config", /scale_block_quantize/);
+  await assertFails(make(modelOptBlocks("NF4", 64)), "quantization_config", /scale_block_quantize/);
   await assertFails(
     make({ quantType: "INT8", channelQuantize: 1 }),
     "unsupported",

@@ -24,6 +24,7 @@ import { BitsAndBytesConfig } from "../../src/quantization/bitsandbytes_config.t
 import type { StateFile } from "../../src/quantization/quantizer.ts";
 import { resolveQuantizer } from "../../src/quantization/weights.ts";
 import { inFolder } from "../io/support.ts";
+import { modelOptBlocks } from "./method_support.ts";
 import { assertFails, GOLDENS, readGolden } from "./support.ts";
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
@@ -41,20 +42,15 @@ interface Golden {
 const MODEL = `${GOLDENS}pipelines/dev/transformer`;
 const NAME = "modelopt_state.pth";
 
-function blocks(quantType: string, size: number, scaleBlockQuantize?: number) {
-  const scales = scaleBlockQuantize && { scaleChannelQuantize: -1, scaleBlockQuantize };
-  return { quantType, channelQuantize: -1, blockQuantize: size, ...scales };
-}
-
 const SETTINGS: Record<string, NVIDIAModelOptOptions> = {
   FP8: { quantType: "FP8" },
   "FP8.channel": { quantType: "FP8", channelQuantize: 0 },
-  "FP8.block": blocks("FP8", 16),
+  "FP8.block": modelOptBlocks("FP8", 16),
   "INT8.channel": { quantType: "INT8", channelQuantize: 0 },
-  "INT8.block": blocks("INT8", 16),
-  INT4: blocks("INT4", 32),
-  NF4: blocks("NF4", 32, 256),
-  NVFP4: blocks("NVFP4", 16, 8),
+  "INT8.block": modelOptBlocks("INT8", 16),
+  INT4: modelOptBlocks("INT4", 32),
+  NF4: modelOptBlocks("NF4", 32, 256),
+  NVFP4: modelOptBlocks("NVFP4", 16, 8),
   FP8_FP8: { quantType: "FP8_FP8", weightOnly: false },
   INT8_INT4: { quantType: "INT8_INT4", weightOnly: false, channelQuantize: 0 },
 };
