@@ -50,7 +50,9 @@ function staticScale(type: ModelOptActivationType, levels: number, amax: number)
   if (amax <= SMALLEST_AMAX && type !== "FP8") {
     return { kind: "static", scale: 0, inverse: 0, zero: 0 } as const;
   }
-  const inverse = Math.fround(levels / (amax <= SMALLEST_AMAX ? 1 : Math.fround(amax)));
+  const range = amax <= SMALLEST_AMAX ? 1 : Math.fround(amax);
+  // ModelOpt divides a number by a tensor for FP8, which PyTorch does by a reciprocal: two roundings.
+  const inverse = Math.fround(type === "FP8" ? levels * Math.fround(1 / range) : levels / range);
   return { kind: "static", scale: Math.fround(1 / inverse), inverse, zero: 0 } as const;
 }
 

@@ -2,7 +2,8 @@
 modelopt_activations.json.
 
 Of linear layers whose input quantizers were calibrated ("max") by a forward loop, or find their range at every run:
-the keys of the state dict and the stored amax, the input rounded and brought back, and the output, in float32.
+the keys of the state dict and the stored amax, the input rounded and brought back, and the output, in float32. And of
+FP8 with many ranges: what becomes of the largest value, 448 / scale, as the scale's own rounding shows in it.
 """
 
 import base64
@@ -10,6 +11,7 @@ import json
 
 import modelopt.torch.quantization as mtq
 import torch
+from modelopt.torch.quantization.tensor_quant import fp8_eager
 from quantizer_inputs import HERE, drawn, typed_inputs
 
 SETTINGS = {"FP8": dict(num_bits=(4, 3)), "INT8": dict(num_bits=8), "INT4": dict(num_bits=4)}
@@ -61,9 +63,12 @@ def main():
                 "amax_shape": None if amax is None else list(amax.shape),
                 "rounded": text(made.input_quantizer(x)), "y": text(made(x)),
             }
+    ranges = drawn(34, 64).abs()
+    largest = torch.stack([fp8_eager(amax, amax) for amax in ranges])
     batches = [text(batch) for batch in calibration]
     with open(f"{HERE}/modelopt_activations.json", "w") as file:
-        json.dump({"calibration": batches, "x": text(x), "layers": found}, file, indent=1)
+        json.dump({"calibration": batches, "x": text(x), "layers": found,
+                   "fp8_ranges": text(ranges), "fp8_largest": text(largest)}, file, indent=1)
         file.write("\n")
 
 

@@ -7,6 +7,7 @@ import { createBackend } from "../../src/backends/select.ts";
 import { linear } from "../../src/ops/builders.ts";
 import { Graph } from "../../src/ops/graph.ts";
 import { buildPlan } from "../../src/plan/build.ts";
+import { modelOptMode } from "../../src/quantization/modelopt_activations.ts";
 import { NVIDIAModelOptConfig } from "../../src/quantization/modelopt_config.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { backendsHere } from "../backends/backends_here.ts";
@@ -17,6 +18,8 @@ import { assertFails, noPause, readGolden } from "./support.ts";
 interface Goldens {
   readonly calibration: readonly string[];
   readonly x: string;
+  readonly fp8_ranges: string;
+  readonly fp8_largest: string;
   readonly layers: Record<string, {
     readonly keys: readonly string[];
     readonly amax: number | null;
@@ -66,6 +69,15 @@ function assertNear(found: ArrayLike<number>, expected: Float32Array, where: str
     assert.ok(error <= TOLERANCE, `${where} ${index}: ${error}`);
   });
 }
+
+test("the scale of a calibrated FP8 range is rounded as ModelOpt rounds it", () => {
+  const largest = floats(goldens.fp8_largest);
+  floats(goldens.fp8_ranges).forEach((amax, index) => {
+    const { scale } = modelOptMode("FP8", amax);
+    assert.ok(scale.kind === "static");
+    assert.equal(Math.fround(448 * scale.scale), largest[index], `${amax}`);
+  });
+});
 
 test("a calibrated layer has ModelOpt's keys, range and codes", async () => {
   for (const [name, golden] of Object.entries(goldens.layers)) {
