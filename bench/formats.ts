@@ -20,8 +20,7 @@ const options = only === undefined ? process.argv.slice(2) : rest;
 
 async function benchFormats(model: string): Promise<void> {
   const output = fileURLToPath(new URL("../docs/formats", import.meta.url));
-  // Its search takes minutes for each large weight.
-  const words = ["--output-dir", output, "--except", "torchao:int4wo_hqq", ...options];
+  const words = ["--output-dir", output, ...options];
   await createProgram().parseAsync(["bench", "formats", ...words, "--model", model], {
     from: "user",
   });

@@ -5,8 +5,7 @@
  *     deno run -A bench/quantize.ts --python PYTHON --ggml FOLDER [--rows 3072] [--columns 12288]
  *         [--threads 2] [--rounds 5] [--only PATTERN] [--name quantize]
  *
- * FOLDER holds ggml's include/ and src/; without it GGUF has no peer. `torchao:int4wo_hqq` takes minutes at
- * this size: --only '^(?!torchao:int4wo_hqq)' leaves it out. Prints a table; with --name the
+ * FOLDER holds ggml's include/ and src/; without it GGUF has no peer. Prints a table; with --name the
  * numbers also go to bench/results/NAME.json. Seconds are medians; `cpu` counts the processor time of
  * all threads, which other work on the machine disturbs less than the clock.
  */

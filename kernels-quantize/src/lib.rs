@@ -2,7 +2,7 @@
 //! into the module's memory, and writes what it makes of it beside. Results are the bytes that the Python
 //! libraries give on a CPU: every product, quotient and sum is rounded to float32, in their order.
 //!
-//! Nothing here allocates, and nothing is fused: a run gives the same bytes on every machine.
+//! Nothing here allocates, and no engine may fuse anything: a run gives the same bytes on every machine.
 
 #![no_std]
 #![feature(abi_unadjusted, link_llvm_intrinsics, repr_simd, simd_ffi)]
@@ -16,9 +16,12 @@ mod blocks_iq4;
 mod blocks_k;
 mod cast;
 mod encode;
+mod fused;
+mod hqq;
 mod lanes;
 mod numbers;
 mod pack;
+mod power;
 mod ranges;
 mod searches;
 
@@ -64,4 +67,35 @@ pub unsafe extern "C" fn blocks(
         _ => blocks_fp4::run(kind, input, dtype, count, out),
     };
     u32::from(good & blocks::have_finite_scales(kind, count, out))
+}
+
+/// One turn of half-quadratic quantization: `errors` before it, and new zeros in place of the turn's; 1 when
+/// all values are finite, else 0.
+#[no_mangle]
+pub unsafe extern "C" fn hqq(turn: *const hqq::Turn, input: *const u8, errors: *mut f32) -> u32 {
+    u32::from(hqq::run(&*turn, input, errors))
+}
+
+/// a * b + c of four lanes, which lie one after another, in place of a, and whether the quick way doubts it;
+/// with `exact` by sums that leave no doubt. For tests.
+#[no_mangle]
+pub unsafe extern "C" fn multiply_add(lanes: *mut f32, exact: u32) -> u32 {
+    let [a, b, c] = [0, 4, 8].map(|at| numbers::load(lanes.add(at)));
+    let mut quick = fused::Fused::<false>::new();
+    let found = match exact {
+        0 => quick.multiply_add(a, b, c),
+        _ => fused::Fused::<true>::new().multiply_add(a, b, c),
+    };
+    numbers::store(lanes, found);
+    u32::from(quick.is_doubtful())
+}
+
+/// Numbers to the power -0.3, four at a time and in place; with `exact` by sums that leave no doubt. For tests.
+#[no_mangle]
+pub unsafe extern "C" fn powers(values: *mut f32, count: usize, exact: u32) {
+    for i in (0..count).step_by(4) {
+        let bases = numbers::load(values.add(i));
+        let found = if exact != 0 { power::exact_powers(bases) } else { power::powers(bases) };
+        numbers::store(values.add(i), found);
+    }
 }

@@ -41,8 +41,27 @@ export interface BlocksJob {
   readonly type: GgufQuantType;
 }
 
+/**
+ * One turn of half-quadratic quantization (see torchao_hqq.ts): the new zeros of all groups, then the error
+ * of every value before the turn, as float32.
+ */
+export interface HqqJob {
+  readonly kind: "hqq";
+  readonly values: JobValues;
+  /** 32, 64, 128 or 256. */
+  readonly groupSize: number;
+  /** Inverse scales and zeros, one per group. */
+  readonly inverse: Float32Array;
+  readonly zero: Float32Array;
+  /** An error of size x shrinks by threshold * x ** HQQ_POWER. */
+  readonly threshold: number;
+}
+
+/** The 0.7 of torchao's norm less 1. */
+export const HQQ_POWER: number = 0.7 - 1;
+
 /** A job; plain data that workers can be sent. */
-export type KernelJob = RangesJob | EncodeJob | BlocksJob;
+export type KernelJob = RangesJob | EncodeJob | BlocksJob | HqqJob;
 
 /** Whoever does jobs: the WebAssembly module, or TypeScript where there is none. */
 export interface QuantizeKernels {
@@ -93,6 +112,8 @@ export function resultBytes(job: KernelJob, size: number): number {
       const { elements, bytes } = ggufTypeInfo(job.type);
       return size / elements * bytes;
     }
+    case "hqq":
+      return 4 * (size / job.groupSize + size);
   }
 }
 

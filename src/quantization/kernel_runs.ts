@@ -31,6 +31,8 @@ const SLAB = 1 << 22;
 export interface MatrixWork {
   readonly dense: HostTensor;
   readonly job: KernelJob;
+  /** That of an earlier job of the kind on this matrix, to be written over; new memory when absent. */
+  readonly result?: Uint8Array;
   /** Called when a piece holds a value that kernels do not take; must throw. */
   refuse(result: Uint8Array): never;
 }
@@ -57,10 +59,11 @@ export async function runKernels(work: MatrixWork, pause: Pause): Promise<Uint8A
   const isLarge = dense.size >= LEAST_FOR_WORKERS;
   const bytes = resultBytes(job, dense.size);
   const isFine = threads < 2 || !isLarge || !hasSharedWorkers()
-    ? runHere(dense, job, new Uint8Array(bytes), pause)
+    ? runHere(dense, job, work.result ?? new Uint8Array(bytes), pause)
     : quantizePool.use(
       Math.min(threads, Math.ceil(dense.size / PIECE)),
-      (workers) => runOn(workers, dense, withSharedNumbers(job), countedBytes(bytes)),
+      (workers) =>
+        runOn(workers, dense, withSharedNumbers(job), work.result ?? countedBytes(bytes)),
     );
   const { finite, result } = await isFine;
   if (!finite) work.refuse(result);
@@ -139,11 +142,12 @@ function shared(bytes: Uint8Array): Uint8Array {
 
 /** The numbers of groups go to all workers. */
 function withSharedNumbers(job: KernelJob): KernelJob {
-  if (job.kind !== "encode") return job;
   const share = (numbers: Float32Array) => {
     const copy = new Float32Array(new SharedArrayBuffer(numbers.byteLength));
     copy.set(numbers);
     return copy;
   };
-  return { ...job, rule: mapNumbers(job.rule, share) };
+  if (job.kind === "encode") return { ...job, rule: mapNumbers(job.rule, share) };
+  if (job.kind === "hqq") return { ...job, inverse: share(job.inverse), zero: share(job.zero) };
+  return job;
 }

@@ -17,6 +17,7 @@ import {
   type QuantizeKernels,
   type RangesJob,
 } from "./kernel_job.ts";
+import { hqqTurn } from "./reference_hqq.ts";
 import { rounderOf, roundToEven } from "./rounding.ts";
 
 /** The kernels in TypeScript. */
@@ -40,6 +41,9 @@ function write(job: KernelJob, start: number, values: Float32Array, result: Uint
       return true;
     case "blocks":
       return blocks(job, start, values, result);
+    case "hqq":
+      hqqTurn(job, start, values, result);
+      return true;
   }
 }
 

@@ -5,14 +5,13 @@
  *     q = round(w s + z);  r = (q - z) / s;  e = shrink(w - r);  z = mean of q - (w - e) s
  *
  * is repeated up to 20 times, until the mean of |w - r| over the whole padded weight grows. `s` is the
- * inverse of a scale and stays as the range of the group gave it.
+ * inverse of a scale and stays as the range of the group gave it. Kernels do the turns.
  */
 
-import { powFloat32 } from "../tensor/float32_pow.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
-import { floatSlices } from "./float_slices.ts";
-import { forEachGroup } from "./group_runs.ts";
-import type { GroupRanges } from "./groups.ts";
+import type { Shape } from "../tensor/shape.ts";
+import { type GroupRanges, mapGroups, refuse } from "./groups.ts";
+import { jobValues, runKernels } from "./kernel_runs.ts";
 import type { Pause } from "./pause.ts";
 import { roundToEven } from "./rounding.ts";
 import { torchMean } from "./torch_mean.ts";
@@ -23,8 +22,6 @@ const f32 = Math.fround;
 const ITERATIONS = 20;
 const FIRST_BETA = 10;
 const KAPPA = 1.01;
-/** The norm's 0.7 less 1. */
-const POWER = 0.7 - 1;
 /** The largest inverse of a scale, which a group without a range gets. */
 export const MOST_INVERSE = 2e4;
 
@@ -34,72 +31,43 @@ export interface HqqParameters {
   readonly zero: Float32Array;
 }
 
-/** Chooses the parameters of all groups of a dense matrix. */
+/** Chooses the parameters of all groups of a dense matrix; throws `non_finite_weight` naming `name`. */
 export async function chooseHqqParameters(
+  name: string,
   dense: HostTensor,
   groupSize: number,
   { min, max }: GroupRanges,
   pause: Pause,
 ): Promise<HqqParameters> {
-  const inverse = min.map((low, group) => {
+  const inverse = mapGroups(min, (low, group) => {
     return Math.min(f32(f32(1 / f32(max[group] - low)) * 15), MOST_INVERSE);
   });
-  const zero = min.map((low, group) => roundToEven(f32(-low * inverse[group])));
-  const [rows, columns] = tilePaddedShape(dense.shape);
-  const errors = new Float32Array(rows * columns); // those of the padding are 0
+  let zero = mapGroups(min, (low, group) => roundToEven(f32(-low * inverse[group])));
   let best = 1e4;
   let beta = FIRST_BETA;
+  let result: Uint8Array | undefined;
   for (let iteration = 0; iteration < ITERATIONS; iteration++) {
-    await refineZeros(dense, groupSize, { inverse, zero }, f32(1 / beta), errors, pause);
+    const threshold = f32(1 / beta);
+    const values = jobValues(dense);
+    const job = { kind: "hqq", values, groupSize, inverse, zero, threshold } as const;
+    result = await runKernels({ dense, job, result, refuse: () => refuse(name, dense) }, pause);
+    const numbers = new Float32Array(result.buffer, result.byteOffset, result.length / 4);
+    zero = numbers.slice(0, zero.length);
     beta *= KAPPA;
-    const error = torchMean(errors);
+    const error = torchMean(padded(numbers.subarray(zero.length), dense.shape));
     if (!(error < best)) break;
     best = error;
   }
   return { inverse, zero };
 }
 
-/** One turn: the errors before it, and new zeros. */
-async function refineZeros(
-  dense: HostTensor,
-  groupSize: number,
-  { inverse, zero }: HqqParameters,
-  threshold: number,
-  errors: Float32Array,
-  pause: Pause,
-): Promise<void> {
-  const [, columns] = dense.shape;
-  const padded = tilePaddedShape(dense.shape)[1];
-  const shifted = new Float32Array(groupSize);
-  const least = threshold ** (1 / (1 - POWER)) * (1 - 2 ** -12); // surely shrunk to nothing below it
-  for (const { start, values } of floatSlices(dense, groupSize)) {
-    forEachGroup(start, values.length, groupSize, (group, begin) => {
-      const [factor, offset] = [inverse[group], zero[group]];
-      const first = start + begin;
-      const place = Math.floor(first / columns) * padded + first % columns;
-      for (let index = 0; index < groupSize; index++) {
-        const value = values[begin + index];
-        const code = hqqCode(value, factor, offset);
-        const rest = f32(value - f32(f32(code - offset) / factor));
-        errors[place + index] = Math.abs(rest);
-        const kept = Math.abs(rest) < least ? 0 : shrink(rest, threshold);
-        shifted[index] = code - f32(f32(value - kept) * factor);
-      }
-      zero[group] = torchMean(shifted);
-    });
-    await pause();
+/** The errors with those of the padding, which are 0. */
+function padded(errors: Float32Array, shape: Shape): Float32Array {
+  const [rows, columns] = tilePaddedShape(shape);
+  if (errors.length === rows * columns) return errors;
+  const all = new Float32Array(rows * columns);
+  for (let row = 0; row < shape[0]; row++) {
+    all.set(errors.subarray(row * shape[1], (row + 1) * shape[1]), row * columns);
   }
-}
-
-/** The code of a value. */
-function hqqCode(value: number, inverse: number, zero: number): number {
-  const code = roundToEven(f32(f32(value * inverse) + zero));
-  return code < 0 ? 0 : code > 15 ? 15 : code;
-}
-
-/** The proximal operator of the 0.7 norm. */
-function shrink(x: number, threshold: number): number {
-  const size = Math.abs(x);
-  const shrunk = f32(size - f32(threshold * powFloat32(size, POWER)));
-  return shrunk > 0 ? Math.sign(x) * shrunk : 0;
+  return all;
 }

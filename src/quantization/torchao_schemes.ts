@@ -129,7 +129,7 @@ export async function quantizeScheme(
   const { groupSize, bits } = layout;
   const ranges = await groupRanges(name, source, groupSize, pause);
   const { rule, ...made } = isHqq(scheme)
-    ? await hqqCodec(source, groupSize, ranges, pause)
+    ? await hqqCodec(name, source, groupSize, ranges, pause)
     : codec(scheme, ranges, dtype);
   const { scale, offset } = made;
   const codes = await encodeGroups(name, source, { groupSize, bits, rule }, pause);
@@ -315,12 +315,13 @@ function isHqq(scheme: Scheme): boolean {
 
 /** Tiles whose zeros were searched for, in steps of a scale; tinygemm wants them as weights. */
 async function hqqCodec(
+  name: string,
   dense: HostTensor,
   groupSize: number,
   ranges: GroupRanges,
   pause: Pause,
 ): Promise<Codec> {
-  const { inverse, zero } = await chooseHqqParameters(dense, groupSize, ranges, pause);
+  const { inverse, zero } = await chooseHqqParameters(name, dense, groupSize, ranges, pause);
   const round = rounderOf(dense.dtype);
   const scale = mapGroups(inverse, (size) => 1 / size);
   const offset = mapGroups(zero, (steps, group) => round(fround(8 - steps) * scale[group]));

@@ -10,6 +10,8 @@ import {
   type EncodeJob,
   groupsOf,
   type GroupsOfRun,
+  HQQ_POWER,
+  type HqqJob,
   type JobValues,
   type KernelJob,
   PIECE,
@@ -33,6 +35,7 @@ interface Exports {
   ): number;
   encode(rule: number, input: number, out: number): number;
   blocks(kind: number, input: number, dtype: number, count: number, out: number): number;
+  hqq(turn: number, input: number, errors: number): number;
 }
 
 const DTYPES = { float32: 0, bfloat16: 1, float16: 2 } as const;
@@ -60,6 +63,8 @@ const RULE_WORDS = 21;
 const RULE_BYTES = 4 * RULE_WORDS + 4 * 16 + 16;
 /** Those that differ from piece to piece. */
 const [COUNT, HEAD] = [5, 6];
+/** The same of a turn, whose order kernels-quantize/src/hqq.rs has. */
+const TURN_COUNT = 1;
 const PAGE = 65536;
 /** The kernels may write a little behind a result. */
 const SLACK = 64;
@@ -113,6 +118,8 @@ class WasmKernels implements QuantizeKernels {
         return this.#encode(job, start, count, result);
       case "blocks":
         return this.#blocks(job, start, count, result);
+      case "hqq":
+        return this.#hqq(job, start, count, result);
     }
   }
 
@@ -152,6 +159,19 @@ class WasmKernels implements QuantizeKernels {
     return finite === 1;
   }
 
+  #hqq({ groupSize, zero }: HqqJob, start: number, count: number, result: Uint8Array): boolean {
+    const { input, output, rule, numbers, words, floats } = this.#places;
+    const groups = groupsOf(groupSize, start, count);
+    words[rule / 4 + TURN_COUNT] = count;
+    this.#putNumbers(groups);
+    const finite = this.#exports.hqq(rule, input, output);
+    const made = new Float32Array(result.buffer, result.byteOffset, result.length / 4);
+    const zeros = numbers[1].address / 4;
+    made.set(floats.subarray(zeros, zeros + groups.count), groups.first);
+    made.set(floats.subarray(output / 4, output / 4 + count), zero.length + start);
+    return finite === 1;
+  }
+
   #putNumbers({ first, count }: GroupsOfRun): void {
     const { numbers, floats } = this.#places;
     for (const { address, values } of numbers) {
@@ -170,11 +190,11 @@ class WasmKernels implements QuantizeKernels {
     };
     const groups = job.kind === "blocks" ? 0 : Math.ceil(PIECE / job.groupSize) + 1;
     const input = reserve(PIECE * valueBytes(job.values));
-    const output = reserve(Math.max(2 * PIECE, 8 * groups)); // no code or block takes more
+    const output = reserve(Math.max(4 * PIECE, 8 * groups)); // no value takes more
     const rule = reserve(RULE_BYTES);
-    const numbers = job.kind === "encode"
-      ? numbersOf(job.rule).map((values) => values && { address: reserve(4 * groups), values })
-      : [];
+    const numbers = numbersOf(job).map((values) => {
+      return values && { address: reserve(4 * groups), values };
+    });
     const missing = top - memory.buffer.byteLength;
     if (missing > 0) memory.grow(Math.ceil(missing / PAGE));
     const bytes = new Uint8Array(memory.buffer);
@@ -182,15 +202,20 @@ class WasmKernels implements QuantizeKernels {
     const floats = new Float32Array(memory.buffer);
     const present = numbers.filter((part) => part !== undefined);
     this.#places = { input, output, rule, numbers: present, bytes, words, floats };
-    if (job.kind === "encode") {
-      putRule(job, this.#places, numbers.map((part) => part?.address ?? 0));
-    }
+    const addresses = numbers.map((part) => part?.address ?? 0);
+    if (job.kind === "encode") putRule(job, this.#places, addresses);
+    if (job.kind === "hqq") putTurn(job, this.#places, addresses);
     this.#job = job;
   }
 }
 
-/** The numbers of groups, in the order of the kernel's rule. */
-function numbersOf({ factor, code }: EncodeRule): (Float32Array | undefined)[] {
+/** The numbers of groups, in the order of the kernel's rule or turn. */
+function numbersOf(job: KernelJob): (Float32Array | undefined)[] {
+  if (job.kind === "hqq") return [job.inverse, job.zero];
+  return job.kind === "encode" ? numbersOfRule(job.rule) : [];
+}
+
+function numbersOfRule({ factor, code }: EncodeRule): (Float32Array | undefined)[] {
   const { shift, bias, zero } = code.kind === "integer" ? code : {};
   return [factor, shift, bias, zero];
 }
@@ -216,6 +241,21 @@ function putRule(
     floats.set(code.bounds.subarray(0, 15), RULE_WORDS);
     bytes.set(code.order, address + 4 * (RULE_WORDS + 16));
   }
+}
+
+function putTurn(
+  { values, groupSize, threshold }: HqqJob,
+  { rule, words, floats }: Places,
+  numbers: readonly number[],
+): void {
+  words.set([dtypeCode(values), 0, groupSize], rule / 4);
+  floats.set([threshold, surelyShrunk(threshold)], rule / 4 + 3);
+  words.set(numbers, rule / 4 + 5);
+}
+
+/** Smaller errors shrink to nothing, however the power is rounded: x < threshold * x ** HQQ_POWER. */
+function surelyShrunk(threshold: number): number {
+  return threshold ** (1 / (1 - HQQ_POWER)) * (1 - 2 ** -12);
 }
 
 /** What the largest code stands for; infinity counts as the power of two that it stands in for. */

@@ -66,11 +66,7 @@ const dense = () => {
 };
 let asked: Promise<[Awaited<ReturnType<typeof plan>>, Awaited<ReturnType<typeof transformerOf>>]>;
 
-/** HQQ searches its zeros for half a minute even on this model; its own tests have smaller weights. */
-const LEFT_OUT = ["torchao:int4wo_hqq"];
-
 for (const { name, method, onTheFly, save, load } of formatTable()) {
-  if (LEFT_OUT.includes(name)) continue;
   assert.ok(onTheFly && save && load, `${name} cannot do everything: say here what is left out`);
 
   test(`${name}: every command that takes a format takes it, and they agree`, async () => {

@@ -233,6 +233,31 @@ test("many random groups give the searches' scales of the reference", () => {
   }
 });
 
+test("turns of HQQ are those of the reference, whatever errors are kept", () => {
+  for (const [index, groupSize] of [32, 64, 128, 256].entries()) {
+    const [start, count] = [512, 3072];
+    const groups = (start + count) / groupSize;
+    const inverse = randomValues(groups, 24).map((value, group) => {
+      return Math.abs(value) * 2 ** (group % 13 - 3);
+    });
+    const zero = randomValues(groups, 25, 15);
+    const threshold = Math.fround(0.1 * 1.01 ** -index);
+    for (const dtype of DTYPES) {
+      const job: KernelJob = {
+        kind: "hqq",
+        values: { dtype },
+        groupSize,
+        inverse,
+        zero,
+        threshold,
+      };
+      eachInput(count, (name, values) => {
+        assertSameResults(job, values, `${name} ${dtype} ${groupSize}`, start);
+      });
+    }
+  }
+});
+
 test("kernels tell of values that are not finite, and of too large ones in blocks", () => {
   const tells = (job: KernelJob, values: Float32Array, label: string) => {
     const input = new Uint8Array(values.buffer);
@@ -273,6 +298,7 @@ const SPREAD = [
   "bitsandbytes:nf4-dq",
   "bitsandbytes:int8",
   "torchao:int4wo",
+  "torchao:int4wo_hqq",
   "torchao:uint3wo",
   "torchao:float8wo_e4m3",
   "quanto:int2",
