@@ -58,7 +58,11 @@ function benchFormatsCommand(): Command {
   return new Command("formats")
     .description("Draw one picture per format and compare bytes, seconds and quality with float32")
     .option("--model <dir|id>", "the model's folder (default: the demo model)")
-    .option("--prompt <text>", "what to draw", "a red star above a blue house")
+    .option(
+      "--prompt <text>",
+      "what to draw",
+      "a red star above a blue house on a white background",
+    )
     .option("--width <n>", "pixels (default: the model's own)", integer)
     .option("--height <n>", "pixels (default: the model's own)", integer)
     .option("--steps <n>", "denoising steps (default: the model's own)", integer)
