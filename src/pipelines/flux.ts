@@ -63,7 +63,8 @@ import { joinEmbeds } from "./text_encoding.ts";
  *
  * ```ts
  * await using pipe = await FluxPipeline.fromPretrained("models/demo");
- * const { images } = await pipe.generate({ prompt: "a red star above a blue house on a white background", seed: 0 });
+ * const prompt = "a red star above a blue house on a white background";
+ * const { images } = await pipe.generate({ prompt, seed: 0 });
  * await images[0].save("star.png");
  * ```
  */
