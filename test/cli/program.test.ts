@@ -48,6 +48,8 @@ const OPTIONS: Readonly<Record<string, readonly string[]>> = {
     "--prompt",
     "--seed",
     "--formats",
+    "--except",
+    "--resume",
     "--activations",
     "--output-dir",
     "--json",
