@@ -219,6 +219,12 @@ test("a fused block is nine steps, and its embedding, concatenation and decoder 
   assert.ok(plan.arenaBytes <= unfused.arenaBytes);
 });
 
+/**
+ * What a random graph's tensors are like: two that are equal but for rounding may be subtracted (the example
+ * below), and then the error stands against nothing.
+ */
+const MAGNITUDE = 1;
+
 test("any graph computes the same fused, unfused and decomposed", async () => {
   await fc.assert(
     fc.asyncProperty(fc.nat(1e6), fc.integer({ min: 1, max: 30 }), async (seed, length) => {
@@ -230,12 +236,16 @@ test("any graph computes the same fused, unfused and decomposed", async () => {
       }
       for (const found of outputs.slice(1)) {
         for (const [name, expected] of Object.entries(outputs[0])) {
-          const { maxAbs, nonFinite } = compare(found[name].toFloat32(), expected.toFloat32());
+          const { maxAbs, nonFinite } = compare(
+            found[name].toFloat32(),
+            expected.toFloat32(),
+            MAGNITUDE,
+          );
           assert.equal(nonFinite, 0);
           assert.ok(maxAbs < 1e-4, `${name}: largest error ${maxAbs}`);
         }
       }
     }),
-    { numRuns: 150 },
+    { numRuns: 150, examples: [[5966, 26]] },
   );
 });
