@@ -3,22 +3,10 @@
 import { existsSync, readFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import process from "node:process";
-import {
-  cpuCount,
-  cpuModel,
-  memoryBytes,
-  platformName,
-  runtimeName,
-  runtimeVersion,
-} from "../src/runtime/system.ts";
+import { type MachineSummary, machineSummary } from "../src/runtime/system.ts";
 
 /** A machine and runtime. */
-export interface Machine {
-  readonly processor: string | undefined;
-  readonly processors: number;
-  readonly memoryBytes: number | undefined;
-  readonly platform: string;
-  readonly runtime: string;
+export interface Machine extends MachineSummary {
   /** Versions of the engine and what it is built of. */
   readonly engine: Readonly<Record<string, string | undefined>>;
   /** The processor's features as Linux names them. */
@@ -30,11 +18,7 @@ export interface Machine {
 /** The machine this runs on. */
 export function thisMachine(): Machine {
   return {
-    processor: cpuModel(),
-    processors: cpuCount(),
-    memoryBytes: memoryBytes()?.total,
-    platform: platformName(),
-    runtime: `${runtimeName()} ${runtimeVersion()}`,
+    ...machineSummary(),
     engine: engineVersions(),
     flags: processorFlags(),
     load: loadavg()[0]!,

@@ -1,5 +1,6 @@
 /** The table of `bench formats`, as JSON and as Markdown. */
 
+import type { MachineSummary } from "../../src/runtime/system.ts";
 import { byteText } from "../byte_text.ts";
 import type { FormatRun } from "./format_runs.ts";
 import { gmsd } from "./gmsd.ts";
@@ -41,7 +42,7 @@ export interface FormatReport {
   readonly width: number;
   readonly height: number;
   readonly backend: string;
-  readonly machine: Readonly<Record<string, string | number | undefined>>;
+  readonly machine: Partial<MachineSummary>;
   readonly formats: readonly FormatResult[];
   readonly failures: readonly FormatFailure[];
   /** Formats that were to be left out. */

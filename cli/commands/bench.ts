@@ -4,15 +4,7 @@ import { Command, Option } from "commander";
 import { BACKEND_NAMES, type BackendName } from "../../src/backends/select.ts";
 import { writeAtomic } from "../../src/runtime/atomic_file.ts";
 import { joinPath, makeFolder, nameOf } from "../../src/runtime/files.ts";
-import {
-  cpuCount,
-  cpuModel,
-  memoryBytes,
-  platformName,
-  runtimeName,
-  runtimeVersion,
-  writeText,
-} from "../../src/runtime/system.ts";
+import { machineSummary, writeText } from "../../src/runtime/system.ts";
 import type { ActivationChoice } from "../../src/quantization/activation_choice.ts";
 import { contactSheet } from "../bench/contact_sheet.ts";
 import {
@@ -103,17 +95,7 @@ async function benchFormats(options: BenchFormatsOptions, signal: AbortSignal): 
 
 /** What must be the same for a comparison to go on. */
 function settingsOf({ model: _model, signal: _signal, ...settings }: FormatBenchRequest) {
-  return { ...settings, machine: machine() };
-}
-
-function machine(): FormatReport["machine"] {
-  return {
-    processor: cpuModel(),
-    processors: cpuCount(),
-    memoryBytes: memoryBytes()?.total,
-    platform: platformName(),
-    runtime: `${runtimeName()} ${runtimeVersion()}`,
-  };
+  return { ...settings, machine: machineSummary() };
 }
 
 async function requestOf(
@@ -147,7 +129,7 @@ function reportOf(
     width: exact.image.width,
     height: exact.image.height,
     backend: exact.backend,
-    machine: machine(),
+    machine: machineSummary(),
     formats: formats.map(({ result }) => result),
     failures,
     leftOut,

@@ -57,6 +57,28 @@ export function memoryBytes(): MachineMemory | undefined {
   return { total: os.totalmem(), free: os.freemem() };
 }
 
+/** What measurements say of where they were taken. */
+export interface MachineSummary {
+  readonly processor: string | undefined;
+  readonly processors: number;
+  readonly memoryBytes: number | undefined;
+  /** Such as "linux x64". */
+  readonly platform: string;
+  /** With its version, such as "deno 2.9.6". */
+  readonly runtime: string;
+}
+
+/** The machine and runtime in short. */
+export function machineSummary(): MachineSummary {
+  return {
+    processor: cpuModel(),
+    processors: cpuCount(),
+    memoryBytes: memoryBytes()?.total,
+    platform: platformName(),
+    runtime: `${runtimeName()} ${runtimeVersion()}`,
+  };
+}
+
 /** Bytes of main memory this process holds, or undefined where the runtime hides it. */
 export function processMemoryBytes(): number | undefined {
   return nodeProcess()?.memoryUsage?.().rss;
