@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { test } from "node:test";
 import { FluxPipeline } from "../../src/pipelines/flux.ts";
 import type { FluxPipelineOptions } from "../../src/pipelines/flux_options.ts";
-import { readGolden } from "./goldens.ts";
+import { readGolden, SMALL_CALL } from "./goldens.ts";
 
 const FOLDER = readGolden("dev").folder;
 
@@ -21,15 +21,7 @@ async function latentsOf(folder: string, options: FluxPipelineOptions = {}): Pro
     backend: "reference",
     ...options,
   });
-  const { latents } = await pipe.generate({
-    prompt: "a red star",
-    width: 16,
-    height: 8,
-    numInferenceSteps: 2,
-    maxSequenceLength: 8,
-    seed: 3,
-    outputType: "latent",
-  });
+  const { latents } = await pipe.generate({ ...SMALL_CALL, outputType: "latent" });
   return latents.bytes;
 }
 
