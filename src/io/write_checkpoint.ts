@@ -13,6 +13,7 @@ import {
   renamePath,
   statPath,
 } from "../runtime/files.ts";
+import { stateFileNames } from "../quantization/auto.ts";
 import { type JsonValue, pythonJson } from "../quantization/python_json.ts";
 import type { Quantizer, TensorHeader, TensorHeaders } from "../quantization/quantizer.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
@@ -41,9 +42,6 @@ export interface WriteFolderOptions extends WriteCheckpointOptions {
   /** The file that a library wants beside the weights, from what was written. */
   readonly stateFile?: Quantizer["stateFile"];
 }
-
-/** State files that quantization libraries know; one of an earlier save would contradict the new weights. */
-const STATE_FILES = ["modelopt_state.pth"];
 
 /**
  * Writes a component folder: the weights (sharded when large), a library's state file, then config.json.
@@ -79,7 +77,8 @@ async function writeStateFile(
 ): Promise<void> {
   const state = stateFile?.(written) ?? null;
   if (state) await writeAtomic(joinPath(folder, state.name), torchArchive(state.content));
-  const stale = STATE_FILES.filter((name) => name !== state?.name);
+  // One of an earlier save would contradict the new weights.
+  const stale = stateFileNames().filter((name) => name !== state?.name);
   await Promise.all(stale.map((name) => remove(joinPath(folder, name))));
 }
 

@@ -65,6 +65,11 @@ export function backendNames(): string[] {
   return METHODS.flatMap((method) => method.backends);
 }
 
+/** The names of all files that libraries keep beside weights. */
+export function stateFileNames(): string[] {
+  return METHODS.flatMap(({ stateFileName }) => stateFileName ?? []);
+}
+
 /** The method of a key of Diffusers' mapping. Throws `quantization_config`. */
 export function methodOfBackend(backend: unknown): Method {
   const method = METHODS.find((candidate) => candidate.backends.some((name) => name === backend));

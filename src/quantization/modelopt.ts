@@ -7,7 +7,7 @@ import type { Shape } from "../tensor/shape.ts";
 import { INPUT_AMAX, modelOptMode, readInputAmax } from "./modelopt_activations.ts";
 import { NVIDIAModelOptConfig, type NVIDIAModelOptOptions } from "./modelopt_config.ts";
 import { encodeModelOpt } from "./modelopt_encode.ts";
-import { modelOptState } from "./modelopt_state.ts";
+import { MODELOPT_STATE_NAME, modelOptState } from "./modelopt_state.ts";
 import {
   assemble,
   dequantizeModelOpt,
@@ -56,6 +56,7 @@ export const MODELOPT: Method = {
     spellings: (module) => [module],
     replaced: (config, entries) => (config as NVIDIAModelOptConfig).skipping(entries),
   },
+  stateFileName: MODELOPT_STATE_NAME,
   detect: detectConfig,
   formats: [
     format("fp8", "float8 e4m3, one scale", { quantType: "FP8" }),

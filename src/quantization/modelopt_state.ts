@@ -25,6 +25,9 @@ import type { StateFile, TensorHeaders } from "./quantizer.ts";
 /** The version whose layout this is. */
 const VERSION = "0.47.0";
 
+/** The name of the file in the folder. */
+export const MODELOPT_STATE_NAME = "modelopt_state.pth";
+
 /** The modules of a model that ModelOpt gives quantizers. */
 export interface QuantizerModules {
   readonly linear: readonly string[];
@@ -49,7 +52,7 @@ export function modelOptState(
     mode("real_quantize", { compress: { "*": true }, quant_gemm: true }, compressed(layers)),
   ];
   const content = { modelopt_state_dict: modes, modelopt_version: VERSION };
-  return { name: "modelopt_state.pth", content };
+  return { name: MODELOPT_STATE_NAME, content };
 }
 
 /** All that the modes speak of. */

@@ -200,6 +200,8 @@ export interface Method {
   /** Throws `quantization_config`. */
   fromDict(dict: Readonly<Record<string, unknown>>): QuantizationConfig;
   create(config: QuantizationConfig, target: QuantizerTarget): Quantizer;
+  /** The name of the file that its library keeps beside weights: `Quantizer.stateFile`. */
+  readonly stateFileName?: string;
   /** The list of modules that stay dense, where its configs have one. */
   readonly skipList?: SkipList;
   /** A config dictionary, when the keys of a checkpoint show that it was quantized by this method. */
