@@ -11,6 +11,7 @@
 import { HalftoneError } from "../errors.ts";
 import type { QuantizedActivations } from "../ops/activation_mode.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
+import { fp8Scale, SMALLEST_AMAX } from "./modelopt_scales.ts";
 import { moduleOf, type TensorReader } from "./quantizer.ts";
 
 /** The types that activations may be rounded to. */
@@ -24,9 +25,6 @@ export const INPUT_AMAX = "input_quantizer._amax";
 
 /** The largest code (of FP8: the largest value). */
 const LEVELS: Readonly<Record<ModelOptActivationType, number>> = { FP8: 448, INT8: 127, INT4: 7 };
-
-/** Ranges up to this count as nothing. */
-const SMALLEST_AMAX = 2 ** -24;
 
 /** The mode of the linear op; `amax` is null where it is found at every run. */
 export function modelOptMode(
@@ -50,9 +48,7 @@ function staticScale(type: ModelOptActivationType, levels: number, amax: number)
   if (amax <= SMALLEST_AMAX && type !== "FP8") {
     return { kind: "static", scale: 0, inverse: 0, zero: 0 } as const;
   }
-  const range = amax <= SMALLEST_AMAX ? 1 : Math.fround(amax);
-  // ModelOpt divides a number by a tensor for FP8, which PyTorch does by a reciprocal: two roundings.
-  const inverse = Math.fround(type === "FP8" ? levels * Math.fround(1 / range) : levels / range);
+  const inverse = type === "FP8" ? fp8Scale(amax) : Math.fround(levels / Math.fround(amax));
   return { kind: "static", scale: Math.fround(1 / inverse), inverse, zero: 0 } as const;
 }
 

@@ -12,6 +12,7 @@ import type { HostTensor } from "../tensor/host_tensor.ts";
 import { floatSlices } from "./float_slices.ts";
 import { forEachGroup } from "./group_runs.ts";
 import { mapGroups } from "./groups.ts";
+import { fp8Scale } from "./modelopt_scales.ts";
 import type { Pause } from "./pause.ts";
 import { rounderOf } from "./rounding.ts";
 
@@ -29,9 +30,6 @@ const MULTIPLIERS: Float32Array = Float32Array.from({ length: STEPS }, (_, index
     ? fround(FIRST + step * index)
     : fround(LAST - step * (STEPS - 1 - index));
 });
-
-/** A range of at most this counts as 1. */
-const SMALLEST_AMAX = 2 ** -24;
 
 /** The chosen ranges of all groups, in the weight's type, from the largest |w| of each. */
 export async function mseAmax(
@@ -65,7 +63,7 @@ const word = new Int32Array(float.buffer);
 const LEAST_EXPONENT = (127 - 6) << 23;
 
 function squaredError(values: Float32Array, begin: number, end: number, range: number): number {
-  const scale = fround(448 * fround(1 / (range <= SMALLEST_AMAX ? 1 : range)));
+  const scale = fp8Scale(range);
   const inverse = fround(1 / scale);
   let sum = 0;
   for (let index = begin; index < end; index++) {
