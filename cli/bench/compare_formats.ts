@@ -43,14 +43,14 @@ export async function compareFormats(
   const failures: FormatFailure[] = [];
   const compare = async (name: string): Promise<ComparedFormat> => {
     const found = await run(name, request, noise);
-    return { result: compared(found, exact), image: found.image };
+    const format = { result: compared(found, exact), image: found.image };
+    await unfinished.keep(name, format);
+    return format;
   };
   for (const [index, name] of others.entries()) {
     show(1 + index, name);
     try {
-      const format = await unfinished.find(name) ?? await compare(name);
-      await unfinished.keep(name, format);
-      formats.push(format);
+      formats.push(await unfinished.find(name) ?? await compare(name));
     } catch (error) {
       request.signal?.throwIfAborted();
       const failure = failureOf(error).line;

@@ -9,9 +9,9 @@ import { type Graph, Tensor, Weight } from "./graph.ts";
 /** Begins the name of such an output; what follows are a number, a colon and the weights' names. */
 const PREFIX = "input ";
 
-/** The weights whose layers share the input that an output is of; none for other outputs. */
-export function watchedWeights(output: string): readonly string[] {
-  return output.startsWith(PREFIX) ? output.slice(output.indexOf(":") + 1).split(",") : [];
+/** `weights` of the input that an output is of; "" for other outputs. */
+export function watchedWeights(output: string): string {
+  return output.startsWith(PREFIX) ? output.slice(output.indexOf(":") + 1) : "";
 }
 
 /** The input that some linear layers share. */

@@ -87,8 +87,9 @@ export class InputCalibration {
     return Object.fromEntries([...this.#components].map(([component, inputs]) => {
       const amax: Record<string, number> = {};
       for (const [weights, statistics] of inputs) {
+        const range = this.#rangeOf(weights, statistics);
         for (const module of weights.split(",").map(moduleOf)) {
-          amax[module] = Math.max(amax[module] ?? 0, this.#rangeOf(weights, statistics));
+          amax[module] = Math.max(amax[module] ?? 0, range);
         }
       }
       return [component, amax];
@@ -120,7 +121,7 @@ export class InputCalibration {
 
   #collect(inputs: Map<string, InputStatistics>, program: Program, rowsAreRuns: boolean): void {
     for (const output of Object.keys(program.plan.outputs)) {
-      const weights = watchedWeights(output).join(",");
+      const weights = watchedWeights(output);
       const statistics = inputs.get(weights);
       if (!statistics) continue;
       const found = program.read(output);

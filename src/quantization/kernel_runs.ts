@@ -58,14 +58,14 @@ export async function runKernels(work: MatrixWork, pause: Pause): Promise<Uint8A
   const threads = pause.threads ?? 0;
   const isLarge = dense.size >= LEAST_FOR_WORKERS;
   const bytes = resultBytes(job, dense.size);
-  const isFine = threads < 2 || !isLarge || !hasSharedWorkers()
+  const outcome = threads < 2 || !isLarge || !hasSharedWorkers()
     ? runHere(dense, job, work.result ?? new Uint8Array(bytes), pause)
     : quantizePool.use(
       Math.min(threads, Math.ceil(dense.size / PIECE)),
       (workers) =>
         runOn(workers, dense, withSharedNumbers(job), work.result ?? countedBytes(bytes)),
     );
-  const { finite, result } = await isFine;
+  const { finite, result } = await outcome;
   if (!finite) work.refuse(result);
   return result;
 }
