@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createCudaBackend, type CudaBackendOptions } from "../../src/backends/cuda/mod.ts";
+import { alignmentOf } from "../../src/backends/cuda/matmul_problem.ts";
 import type { Backend } from "../../src/backends/backend.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { linear } from "../../src/ops/builders.ts";
@@ -20,6 +21,11 @@ if (typeof standIn === "string") {
 } else {
   registerAll(standIn);
 }
+
+test("an address is aligned to its largest power of two, 256 at most", () => {
+  const found = [1, 6, 4, 24, 48, 256, 4096, 2 ** 40 + 128].map(alignmentOf);
+  assert.deepEqual(found, [1, 2, 4, 8, 16, 256, 256, 128]);
+});
 
 type Settings = Parameters<StandIn["set"]>[0];
 
