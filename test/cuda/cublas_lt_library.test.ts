@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { CublasLtCalls } from "../../src/backends/cuda/cublas_lt_calls.ts";
 import { CublasLt } from "../../src/backends/cuda/cublas_lt.ts";
 import { MatmulDescriptors } from "../../src/backends/cuda/cublas_lt_descriptors.ts";
-import { cublasLtLibraries } from "../../src/backends/cuda/cublas_lt_paths.ts";
+import { cublasLtLibraries } from "../../src/backends/cuda/library_paths.ts";
 import {
   COMPUTE_TYPE,
   DATA_TYPE,

@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import process from "node:process";
-import { pythonPackageFolders } from "../../src/backends/cuda/cublas_lt_paths.ts";
+import { pythonPackageFolders } from "../../src/backends/cuda/library_paths.ts";
 
 /** Folders of tools in Python's packages: those of NVIDIA, and those that Triton brings along. */
 const PACKAGE_FOLDERS = [

@@ -7,6 +7,7 @@ import { HalftoneError } from "../../errors.ts";
 import { addressOf } from "../../runtime/foreign.ts";
 import { CublasLtCalls } from "./cublas_lt_calls.ts";
 import { type Algorithm, MatmulDescriptors } from "./cublas_lt_descriptors.ts";
+import { openFirst } from "./library_calls.ts";
 import type {
   MatmulAddresses,
   MatmulLibrary,
@@ -45,16 +46,7 @@ export class CublasLt implements MatmulLibrary {
 
   /** The first library that opens and starts; a string says why none does. */
   static open(libraries: readonly string[]): CublasLt | string {
-    const reasons: string[] = [];
-    for (const library of libraries) {
-      try {
-        return new CublasLt(new CublasLtCalls(library));
-      } catch (error) {
-        if (!(error instanceof HalftoneError)) throw error;
-        reasons.push(error.message);
-      }
-    }
-    return reasons.at(-1) ?? "there is none on the library path or in Python's packages";
+    return openFirst(libraries, (library) => new CublasLt(new CublasLtCalls(library)));
   }
 
   /** Such as "cuBLASLt 13.1.1". */

@@ -1,12 +1,6 @@
 /** The functions and numbers of NVIDIA's cuBLASLt that are used, as cublasLt.h and library_types.h declare them. */
 
-import type { ForeignSignature, ForeignType } from "../../runtime/foreign.ts";
-
-/** "p" is an address, "h" a handle, "s" a size; "i" has 32 bits. */
-function signature(parameters: string, result: ForeignType = "i32"): ForeignSignature {
-  const types: Record<string, ForeignType> = { p: "u64", h: "u64", s: "u64", i: "i32" };
-  return { parameters: [...parameters].map((letter) => types[letter]!), result };
-}
+import { signature } from "./library_calls.ts";
 
 /** The functions; those without another result give a cublasStatus_t. */
 export const CUBLAS_LT_SYMBOLS = {

@@ -19,7 +19,7 @@ import type {
 } from "../backend.ts";
 import { planSlots } from "../slot_plan.ts";
 import { CublasLt } from "./cublas_lt.ts";
-import { cublasLtLibraries } from "./cublas_lt_paths.ts";
+import { cublasLtLibraries } from "./library_paths.ts";
 import type { Launch } from "./cuda_step.ts";
 import { CudaDevice } from "./device.ts";
 import { Driver, versionText } from "./driver.ts";

@@ -1,23 +1,33 @@
-/** Where cuBLASLt may lie: on the loader's path, in CUDA's toolkit, in the packages of Pythons that are installed. */
+/** Where NVIDIA's libraries may lie: on the loader's path, in CUDA's toolkit, in the packages of Pythons. */
 
 import { listFolder, realPath, statPath } from "../../runtime/files.ts";
 import { environmentVariable, homeFolder } from "../../runtime/system.ts";
 
-/** Folders of NVIDIA's wheels below Python's packages. */
-const WHEEL_FOLDERS: readonly string[] = [
-  "nvidia/cu13/lib",
-  "nvidia/cublas/lib",
-  "nvidia/cu12/lib",
-];
-
 /**
- * Names and paths to try in turn. A driver starts libraries of its own major version and of those before, so
- * those come first.
+ * cuBLASLt: names and paths to try in turn. A driver starts libraries of its own major version and of those
+ * before, so those come first.
  */
-export async function cublasLtLibraries(driverVersion: number): Promise<string[]> {
+export function cublasLtLibraries(driverVersion: number): Promise<string[]> {
   const versions = driverVersion >= 13000 ? [13, 12] : [12, 13];
-  const names = versions.map((version) => `libcublasLt.so.${version}`);
-  const folders = [...toolkitFolders(), ...await wheelFolders()];
+  return libraryPaths(
+    versions.map((version) => `libcublasLt.so.${version}`),
+    ["nvidia/cu13/lib", "nvidia/cublas/lib", "nvidia/cu12/lib"],
+  );
+}
+
+/** cuDNN: names and paths to try in turn. */
+export function cudnnLibraries(): Promise<string[]> {
+  return libraryPaths(["libcudnn.so.9"], ["nvidia/cudnn/lib"]);
+}
+
+/** The names as they are, for the loader, then where they lie; `wheels` are folders below Python's packages. */
+async function libraryPaths(
+  names: readonly string[],
+  wheels: readonly string[],
+): Promise<string[]> {
+  const packages = await pythonPackageFolders();
+  const ofWheels = packages.flatMap((folder) => wheels.map((wheel) => `${folder}/${wheel}`));
+  const folders = [...toolkitFolders(), ...ofWheels];
   const paths = names.flatMap((name) => folders.map((folder) => `${folder}/${name}`));
   const found = await Promise.all(paths.map(isFile));
   return [...names, ...paths.filter((_, index) => found[index])];
@@ -26,11 +36,6 @@ export async function cublasLtLibraries(driverVersion: number): Promise<string[]
 function toolkitFolders(): string[] {
   const toolkits = ["CUDA_HOME", "CUDA_PATH"].map(environmentVariable);
   return [...toolkits, "/usr/local/cuda"].flatMap((toolkit) => toolkit ? [`${toolkit}/lib64`] : []);
-}
-
-async function wheelFolders(): Promise<string[]> {
-  const packages = await pythonPackageFolders();
-  return packages.flatMap((folder) => WHEEL_FOLDERS.map((wheel) => `${folder}/${wheel}`));
 }
 
 /** Where the Pythons here keep packages; some of these folders may not exist. */
