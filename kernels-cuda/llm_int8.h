@@ -4,7 +4,7 @@
 #pragma once
 
 #include "activation.h"
-#include "gemm.h"
+#include "integer_gemm.h"
 #include "reduce.h"
 #include "weight.h"
 
@@ -14,15 +14,15 @@ struct LlmInt8Parameters {
   int32_t* marks;     // [depth], 1 for a column with an outlier
   int32_t* list;      // [depth + 1]: how many there are, then they in order
   const float* scales;  // [rows], of codes
-  const int8_t* codes;  // [rows, code_stride], of round_rows
+  const uint8_t* codes;  // [rows, code_stride], of round_rows
   Weight weight;
   int32_t rows, columns, depth, code_stride;
   float threshold;
   int32_t unused;
 };
 
-DEVICE float rounded(const LlmInt8Parameters& p, int row, int column) {
-  return half_to_float(float_to_half(p.x.at(row, column)));
+DEVICE float rounded(const Rows& x, int row, int column) {
+  return half_to_float(float_to_half(x.at(row, column)));
 }
 
 // No column is marked. Blocks over columns.
@@ -35,7 +35,7 @@ KERNEL(llm_int8_clear, BLOCK, LlmInt8Parameters) {
 KERNEL(llm_int8_mark, BLOCK, LlmInt8Parameters) {
   int row = blockIdx.x;
   for (int column = threadIdx.x; column < p.depth; column += BLOCK) {
-    bool is_outlier = p.threshold > 0 && fabsf(rounded(p, row, column)) >= p.threshold;
+    bool is_outlier = p.threshold > 0 && fabsf(rounded(p.x, row, column)) >= p.threshold;
     if (is_outlier) p.marks[column] = 1;
   }
 }
@@ -57,61 +57,77 @@ KERNEL(llm_int8_list, BLOCK, LlmInt8Parameters) {
   if (threadIdx.x == BLOCK - 1) p.list[0] = before;
 }
 
-constexpr int PACKS = DEPTH / 4;  // of four codes in a word
-
-// Four codes of a weight's row from k on as signed bytes around 128; zeros beyond its end.
-DEVICE int32_t four_weights(const LlmInt8Parameters& p, int row, int k) {
-  const uint8_t* codes = p.weight.data + (int64_t)row * p.depth + k;
-  uint32_t packed = 0;
-  for (int i = 0; i < 4; i++) {
-    if (k + i < p.depth) packed |= (uint32_t)(codes[i] ^ 0x80) << (8 * i);
+// The outlier columns of x, and of the weight with its values: operands of a float product.
+struct OutlierColumns {
+  const Rows& x;
+  const int32_t* list;
+  DEVICE float at(int row, int i) const { return rounded(x, row, list[1 + i]); }
+};
+struct OutlierWeights {
+  const Weight& weight;
+  const int32_t* list;
+  int first_row;
+  DEVICE float at(int row, int i) const {
+    return weight_at(weight, (int64_t)(first_row + row) * weight.columns + list[1 + i]);
   }
-  return (int32_t)packed;
-}
+};
 
-// The outlier columns' part of an output, in float with the dequantized weight.
-DEVICE float outlier_sum(const LlmInt8Parameters& p, int row, int column) {
-  float sum = 0;
-  for (int i = 0; i < p.list[0]; i++) {
-    int k = p.list[1 + i];
-    sum += rounded(p, row, k) * weight_at(p.weight, (int64_t)column * p.depth + k);
+// A weight's codes as signed bytes around 128; zeros beyond a row's end.
+struct WeightCodes {
+  const Weight& weight;
+  DEVICE int32_t four(int row, int k) const {
+    const uint8_t* codes = weight.data + (int64_t)row * weight.columns + k;
+    uint32_t packed = 0;
+    for (int i = 0; i < 4; i++) {
+      if (k + i < weight.columns) packed |= (uint32_t)(codes[i] ^ 0x80) << (8 * i);
+    }
+    return (int32_t)packed;
   }
-  return sum;
-}
+};
 
-// The product: exact integer sums, then scales, then the outliers. A code means code - zero_point, while
-// the words hold code - 128, so each sum gets (128 - zero_point) times the row's codes.
+// Scales, then the outliers in float. A code means code - zero_point, while the words hold code - 128, so each
+// sum gets (128 - zero_point) times the row's codes.
+struct LlmInt8Sink {
+  const LlmInt8Parameters& p;
+  DEVICE void store(int row, int column, int32_t sum, int32_t row_sum) const {
+    int32_t shift = 128 - (int32_t)p.weight.zero_point;
+    float value = scaled_sum((float)(sum + shift * row_sum), p.scales[row], factor_of(p.weight, column));
+    OutlierColumns x{p.x, p.list};
+    OutlierWeights weight{p.weight, p.list, 0};
+    float outliers = 0;
+    for (int i = 0; i < p.list[0]; i++) outliers += x.at(row, i) * weight.at(column, i);
+    p.end.store(row, column, value + outliers);
+  }
+};
+
+// The product over the weight as it is stored, for few rows of x: exact integer sums and all that follows.
 KERNEL(llm_int8_linear, GEMM_THREADS, LlmInt8Parameters) {
-  SHARED int32_t a[PACKS][TILE + 4], b[PACKS][TILE + 4];
-  int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
-  int across = threadIdx.x % 16 * 4, down = threadIdx.x / 16 * 4;
-  int32_t sums[4][4] = {}, row_sums[4] = {};
-  for (int start = 0; start < p.depth; start += DEPTH) {
-    int line = threadIdx.x / PACKS, pack = threadIdx.x % PACKS, k = start + 4 * pack;
-    int row = first_row + line, column = first_column + line;
-    const int32_t* words = (const int32_t*)(p.codes + (int64_t)row * p.code_stride + k);
-    a[pack][line] = row < p.rows && k < p.code_stride ? *words : 0;
-    b[pack][line] = column < p.columns && k < p.depth ? four_weights(p, column, k) : 0;
-    __syncthreads();
-    UNROLL for (int pack = 0; pack < PACKS; pack++) {
-      UNROLL for (int i = 0; i < 4; i++) {
-        row_sums[i] = __dp4a(a[pack][down + i], 0x01010101, row_sums[i]);
-        UNROLL for (int j = 0; j < 4; j++) {
-          sums[i][j] = __dp4a(a[pack][down + i], b[pack][across + j], sums[i][j]);
-        }
-      }
-    }
-    __syncthreads();
+  CodeRows x{p.codes, p.code_stride, 0};
+  multiply_codes(x, WeightCodes{p.weight}, p.rows, p.columns, p.code_stride, LlmInt8Sink{p});
+}
+
+struct LlmInt8EndParameters {
+  Rows x;
+  const int32_t* sums;  // [rows, sums_stride]; may lie in the output
+  const float* scales;
+  const int32_t* list;
+  Epilogue end;
+  Weight weight;
+  int32_t rows, columns, sums_stride, first_row;
+};
+
+struct LlmInt8EndSink {
+  const LlmInt8EndParameters& p;
+  DEVICE void store(int row, int column, float outliers) const {
+    float sum = (float)p.sums[(int64_t)row * p.sums_stride + column];
+    float factor = factor_of(p.weight, p.first_row + column);
+    p.end.store(row, column, scaled_sum(sum, p.scales[row], factor) + outliers);
   }
-  int32_t shift = 128 - (int32_t)p.weight.zero_point;
-  UNROLL for (int i = 0; i < 4; i++) {
-    UNROLL for (int j = 0; j < 4; j++) {
-      int row = first_row + down + i, column = first_column + across + j;
-      if (row < p.rows && column < p.columns) {
-        float factor = scale_of(p.weight.scale, column) * p.weight.scale.multiplier;
-        float value = (float)(sums[i][j] + shift * row_sums[i]) * p.scales[row] * factor;
-        p.end.store(row, column, value + outlier_sum(p, row, column));
-      }
-    }
-  }
+};
+
+// What follows integer sums of a weight's rows [first_row, first_row + columns): scales and outliers.
+KERNEL(llm_int8_end, GEMM_THREADS, LlmInt8EndParameters) {
+  OutlierColumns x{p.x, p.list};
+  OutlierWeights weight{p.weight, p.list, p.first_row};
+  multiply_tile(x, weight, p.rows, p.columns, p.list[0], LlmInt8EndSink{p});
 }

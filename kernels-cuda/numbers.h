@@ -104,6 +104,19 @@ DEVICE float e4m3_to_float(uint8_t bits) {
   return bits & 0x80 ? -value : value;
 }
 
+// The byte of a value that float8 e4m3 holds.
+DEVICE uint8_t float_to_e4m3(float x) {
+  uint32_t bits = to_bits(x) & 0x7fffffff, sign = to_bits(x) >> 24 & 0x80;
+  if (x != x) return 0x7f;
+  if (fabsf(x) < 0x1p-6f) return (uint8_t)(sign | (uint32_t)(fabsf(x) * 0x1p9f));
+  return (uint8_t)(sign | ((bits >> 20) - (120u << 3)));
+}
+
+struct Float8E4M3 {
+  uint8_t bits;
+};
+DEVICE float widened(Float8E4M3 x) { return e4m3_to_float(x.bits); }
+
 DEVICE float load_float(const void* data, int dtype, int64_t index) {
   switch (dtype) {
     case FLOAT32: return ((const float*)data)[index];

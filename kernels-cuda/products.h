@@ -51,6 +51,9 @@ KERNEL(linear_float32, GEMM_THREADS, LinearNumbersParameters<float>) { multiply_
 KERNEL(linear_float16, GEMM_THREADS, LinearNumbersParameters<Float16>) { multiply_numbers(p); }
 KERNEL(linear_bfloat16, GEMM_THREADS, LinearNumbersParameters<BFloat16>) { multiply_numbers(p); }
 
+// Codes of float8 as the numbers they are; what they are worth is for the end.
+KERNEL(linear_float8_e4m3fn, GEMM_THREADS, LinearNumbersParameters<Float8E4M3>) { multiply_numbers(p); }
+
 struct EndProductParameters {
   Rows sums;
   Epilogue end;

@@ -13,8 +13,9 @@ struct RoundParameters {
   const int32_t* marks;  // LLM.int8() only: outlier columns, whose codes are 0; else null
   float* ranges;         // [rows, 2] when all rows share a scale that is found from x; else null
   float* scales;         // [rows], written
+  float* zeros;          // [rows], the codes that mean 0; null when not wanted
   float* values;         // [rows, columns], what the codes stand for; null when not wanted
-  int8_t* codes;         // [rows, code_stride]; null when not wanted
+  uint8_t* codes;        // [rows, code_stride], int8 or e4m3, zeros behind a row; null when not wanted
   int32_t rows, columns, code_stride;
   int32_t dtype;         // INT8, or a float8 of numbers.h
   int32_t is_static, is_asymmetric, rounding;
@@ -89,6 +90,11 @@ DEVICE float code_of(const RoundParameters& p, const Scaling& s, float x) {
   return round_to_float8(clamp(exact, p.lowest, p.highest), p.dtype);
 }
 
+DEVICE uint8_t byte_of(const RoundParameters& p, float code) {
+  if (p.dtype != INT8) return float_to_e4m3(code);
+  return code == code ? (uint8_t)(int8_t)code : 0;
+}
+
 // The range of each row, when all of them share a scale; a block a row.
 KERNEL(round_ranges, BLOCK, RoundParameters) {
   int row = blockIdx.x;
@@ -104,14 +110,21 @@ KERNEL(round_rows, BLOCK, RoundParameters) {
   int row = blockIdx.x;
   Scaling scaling = {p.scale, p.zero, p.inverse, false};
   if (!p.is_static) scaling = scaling_of(p, p.ranges ? shared_range(p) : row_range(p, row));
-  if (threadIdx.x == 0) p.scales[row] = scaling.scale;
   int width = p.codes ? p.code_stride : p.columns;
+  float broken = 0;
   for (int column = threadIdx.x; column < width; column += BLOCK) {
     bool counts = column < p.columns && !(p.marks && p.marks[column]);
     float code = counts ? code_of(p, scaling, activation_at(p, row, column)) : 0;
-    if (p.codes) p.codes[(int64_t)row * p.code_stride + column] = (int8_t)code;
+    if (code != code) broken = code;
+    if (p.codes) p.codes[(int64_t)row * p.code_stride + column] = byte_of(p, code);
     if (p.values) {
       p.values[(int64_t)row * p.columns + column] = __fmul_rn(code - scaling.zero, scaling.scale);
     }
+  }
+  // No byte of an int8 says NaN, so the row's scale does.
+  broken = reduce_block(broken, Greatest());
+  if (threadIdx.x == 0) {
+    p.scales[row] = scaling.scale + broken;
+    if (p.zeros) p.zeros[row] = scaling.zero;
   }
 }

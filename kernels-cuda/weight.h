@@ -57,6 +57,16 @@ DEVICE uint64_t eight_codes(const uint8_t* codes, int bits, int64_t first) {
   return packed;
 }
 
+// Codes [first, first + count) of an eight, 0 beyond.
+DEVICE uint64_t codes_from(const uint8_t* codes, int bits, int64_t first, int count) {
+  if (first % 8 == 0 && count >= 8) return eight_codes(codes, bits, first);
+  uint64_t packed = 0;
+  UNROLL for (int i = 0; i < 8; i++) {
+    if (i < count) packed |= (uint64_t)code_at(codes, bits, first + i) << (i * bits);
+  }
+  return packed;
+}
+
 DEVICE float scale_of(const Scales& s, int64_t group) {
   if (s.kind == SCALE_FLOAT) return load_float(s.data, s.dtype, group);
   uint32_t code = code_at(s.data, s.bits, group);
@@ -72,6 +82,11 @@ DEVICE float code_value(const Weight& w, uint32_t code) {
 
 DEVICE float scaled(const Weight& w, uint32_t code, float scale) {
   return __fmul_rn(__fmul_rn(code_value(w, code), scale), w.scale.multiplier);
+}
+
+// What a code of a group is worth in all.
+DEVICE float factor_of(const Weight& w, int64_t group) {
+  return __fmul_rn(scale_of(w.scale, group), w.scale.multiplier);
 }
 
 // The weight of a flat, row-major index.

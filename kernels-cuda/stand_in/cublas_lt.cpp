@@ -16,9 +16,13 @@ using namespace stand_in;
 
 enum Status { SUCCESS = 0, NOT_INITIALIZED = 1, ALLOC_FAILED = 3, INVALID_VALUE = 7, EXECUTION_FAILED = 13,
               NOT_SUPPORTED = 15 };
-enum DataType { R_32F = 0, R_16F = 2, R_16BF = 14 };
-enum ComputeType { COMPUTE_32F = 68, COMPUTE_32F_FAST_TF32 = 77 };
+enum DataType { R_32F = 0, R_16F = 2, R_8I = 3, R_32I = 10, R_16BF = 14, R_8F_E4M3 = 28 };
+enum ComputeType { COMPUTE_32F = 68, COMPUTE_32I = 72, COMPUTE_32F_FAST_TF32 = 77 };
+enum ScaleMode { SCALE_SCALAR = 0, SCALE_OUTER_VECTOR = 3 };
 enum Epilogue { EPILOGUE_DEFAULT = 1, EPILOGUE_RELU = 2, EPILOGUE_BIAS = 4, EPILOGUE_GELU = 32 };
+
+// Versions that first know modes of scales, and one scale a row.
+constexpr int64_t FIRST_SCALE_MODES = 120800, FIRST_OUTER_VECTORS = 120900;
 
 // An attribute: its number, where it lies, its bytes.
 struct Attribute {
@@ -30,10 +34,18 @@ struct Attribute {
 struct Operation {
   int32_t compute, scale, pointer_mode = 0, transpose_a = 0, transpose_b = 0;
   uint32_t epilogue = EPILOGUE_DEFAULT;
-  uint64_t bias = 0;
+  uint64_t bias = 0, scale_a = 0, scale_b = 0;
+  int8_t fast_accumulation = 0;
+  int32_t scale_mode_a = SCALE_SCALAR, scale_mode_b = SCALE_SCALAR;
   std::vector<Attribute> attributes() {
-    return {{0, &compute, 4}, {1, &scale, 4}, {2, &pointer_mode, 4}, {3, &transpose_a, 4},
-            {4, &transpose_b, 4}, {7, &epilogue, 4}, {8, &bias, 8}};
+    std::vector<Attribute> all = {{0, &compute, 4}, {1, &scale, 4}, {2, &pointer_mode, 4},
+                                  {3, &transpose_a, 4}, {4, &transpose_b, 4}, {7, &epilogue, 4},
+                                  {8, &bias, 8}, {17, &scale_a, 8}, {18, &scale_b, 8},
+                                  {25, &fast_accumulation, 1}};
+    if (settings[LIBRARY_VERSION] < FIRST_SCALE_MODES) return all;
+    all.push_back({31, &scale_mode_a, 4});
+    all.push_back({32, &scale_mode_b, 4});
+    return all;
   }
 };
 struct Layout {
@@ -44,7 +56,10 @@ struct Layout {
   std::vector<Attribute> attributes() {
     return {{0, &type, 4}, {1, &order, 4}, {2, &rows, 8}, {3, &columns, 8}, {4, &leading, 8}};
   }
-  size_t item() const { return type == R_32F ? 4 : 2; }
+  size_t item() const {
+    if (type == R_8I || type == R_8F_E4M3) return 1;
+    return type == R_32F || type == R_32I ? 4 : 2;
+  }
   // Bytes from the first element to the last, columns lying apart.
   size_t bytes() const { return ((columns - 1) * leading + rows) * item(); }
 };
@@ -99,7 +114,8 @@ struct Product {
     uint64_t hash = 1469598103934665603u;
     auto add = [&](uint64_t word) { hash = (hash ^ word) * 1099511628211u; };
     for (uint64_t word : {(uint64_t)operation.compute, (uint64_t)operation.transpose_a,
-                          (uint64_t)operation.transpose_b, (uint64_t)operation.epilogue}) add(word);
+                          (uint64_t)operation.transpose_b, (uint64_t)operation.epilogue,
+                          (uint64_t)operation.scale_mode_a, (uint64_t)operation.scale_mode_b}) add(word);
     for (const Layout* layout : {&a, &b, &c, &d}) {
       for (uint64_t word : {(uint64_t)layout->type, layout->rows, layout->columns, (uint64_t)layout->leading}) {
         add(word);
@@ -118,11 +134,44 @@ struct Product {
     for (const Layout* layout : {&a, &b, &c, &d}) {
       leads = leads && layout->rows > 0 && layout->columns > 0 && layout->leading >= (int64_t)layout->rows;
     }
+    return fits && leads && operation.pointer_mode == 0 && (is_int8() || is_float8() || is_float());
+  }
+  bool is_float() const {
     bool types = a.type == b.type && (a.type == R_32F || a.type == R_16F || a.type == R_16BF) &&
                  c.type == R_32F && d.type == R_32F;
     bool computes = operation.compute == COMPUTE_32F ||
                     (operation.compute == COMPUTE_32F_FAST_TF32 && a.type == R_32F);
-    return fits && leads && types && computes && operation.scale == R_32F && operation.pointer_mode == 0;
+    return types && computes && operation.scale == R_32F && !operation.scale_a && !operation.scale_b;
+  }
+  // Codes are multiplied in one arrangement: A transposed, B not.
+  bool is_of_codes(uint32_t operand, uint32_t sum) const {
+    return a.type == operand && b.type == operand && c.type == sum && d.type == sum &&
+           operation.scale == (int32_t)sum && operation.transpose_a && !operation.transpose_b;
+  }
+  bool is_int8() const {
+    return is_of_codes(R_8I, R_32I) && operation.compute == COMPUTE_32I &&
+           operation.epilogue == EPILOGUE_DEFAULT;
+  }
+  // A bias would have to be bfloat16 here.
+  bool is_float8() const {
+    return is_of_codes(R_8F_E4M3, R_32F) && operation.compute == COMPUTE_32F &&
+           !(operation.epilogue & EPILOGUE_BIAS);
+  }
+  // What no tensor core takes, or not of this device or version.
+  bool is_supported() const {
+    if (is_int8()) {
+      return m() % 4 == 0 && k() % 4 == 0 && a.leading % 4 == 0 && b.leading % 4 == 0 &&
+             c.leading % 4 == 0 && d.leading % 4 == 0;
+    }
+    if (!is_float8()) return true;
+    bool is_outer = operation.scale_mode_a == SCALE_OUTER_VECTOR;
+    bool modes = operation.scale_mode_b == operation.scale_mode_a &&
+                 (operation.scale_mode_a == SCALE_SCALAR || is_outer);
+    bool has_vectors = operation.scale_a && operation.scale_b && settings[CAPABILITY] >= 90 &&
+                       settings[LIBRARY_VERSION] >= FIRST_OUTER_VECTORS;
+    return settings[CAPABILITY] >= 89 && m() % 16 == 0 && k() % 16 == 0 && a.leading % 16 == 0 &&
+           b.leading % 16 == 0 && d.leading % 4 == 0 && c.leading % 4 == 0 && modes &&
+           (!is_outer || has_vectors);
   }
 };
 
@@ -156,7 +205,10 @@ float to_tensor_float32(float x) { return x == x ? from_bits((to_bits(x) + 0x100
 std::vector<float> gathered(const Layout& layout, const char* data, bool transposed, bool tensor_float32) {
   uint64_t lines = transposed ? layout.columns : layout.rows;
   uint64_t depth = transposed ? layout.rows : layout.columns;
-  int dtype = layout.type == R_32F ? FLOAT32 : layout.type == R_16F ? FLOAT16 : BFLOAT16;
+  int dtype = layout.type == R_32F   ? FLOAT32
+              : layout.type == R_16F ? FLOAT16
+              : layout.type == R_16BF ? BFLOAT16
+                                      : FLOAT8_E4M3;
   std::vector<float> out(lines * depth);
   for (uint64_t line = 0; line < lines; line++) {
     for (uint64_t k = 0; k < depth; k++) {
@@ -170,13 +222,34 @@ std::vector<float> gathered(const Layout& layout, const char* data, bool transpo
 
 struct Addresses {
   const char *a, *b;
-  const float* c;
-  float* d;
+  const char* c;
+  char* d;
 };
 
-int multiply(const Product& product, const Addresses& at, float alpha, float beta) {
-  counts[PRODUCTS]++;
-  if (settings[MISCALCULATE_PRODUCTS]) return SUCCESS;
+// Whole sums of int8, kept in 32 bits as they are: no order changes them.
+int multiply_integers(const Product& product, const Addresses& at, int32_t alpha, int32_t beta) {
+  uint64_t m = product.m(), n = product.n(), k = product.k();
+  for (uint64_t column = 0; column < n; column++) {
+    for (uint64_t row = 0; row < m; row++) {
+      const int8_t* a = (const int8_t*)at.a + row * product.a.leading;
+      const int8_t* b = (const int8_t*)at.b + column * product.b.leading;
+      int32_t sum = 0;
+      for (uint64_t i = 0; i < k; i++) sum += a[i] * b[i];
+      int32_t value = alpha * sum;
+      if (beta != 0) value += beta * ((const int32_t*)at.c)[column * product.c.leading + row];
+      ((int32_t*)at.d)[column * product.d.leading + row] = value;
+    }
+  }
+  return SUCCESS;
+}
+
+// The factor of a row of A or a column of B.
+float scale_at(uint64_t scales, int32_t mode, uint64_t index) {
+  if (!scales) return 1;
+  return ((const float*)scales)[mode == SCALE_OUTER_VECTOR ? index : 0];
+}
+
+int multiply_floats(const Product& product, const Addresses& at, float alpha, float beta) {
   const Operation& operation = product.operation;
   bool tensor_float32 = operation.compute == COMPUTE_32F_FAST_TF32;
   uint64_t m = product.m(), n = product.n(), k = product.k();
@@ -190,13 +263,35 @@ int multiply(const Product& product, const Addresses& at, float alpha, float bet
     for (uint64_t row = 0; row < m; row++) {
       float sum = 0;
       for (uint64_t i = 0; i < k; i++) sum += a[row * k + i] * b[column * k + i];
+      sum *= scale_at(operation.scale_b, operation.scale_mode_b, column);
+      sum *= scale_at(operation.scale_a, operation.scale_mode_a, row);
       float value = alpha * sum;
-      if (beta != 0) value += beta * at.c[column * product.c.leading + row];
+      if (beta != 0) value += beta * ((const float*)at.c)[column * product.c.leading + row];
       if (bias) value += bias[row];
-      at.d[column * product.d.leading + row] = activate(activation, value);
+      ((float*)at.d)[column * product.d.leading + row] = activate(activation, value);
     }
   }
   return SUCCESS;
+}
+
+// Factors are of the scale type.
+struct Factor {
+  uint32_t bits;
+  explicit Factor(const void* data) { std::memcpy(&bits, data, 4); }
+};
+
+int multiply(const Product& product, const Addresses& at, Factor alpha, Factor beta) {
+  counts[PRODUCTS]++;
+  if (product.is_int8()) counts[INTEGER_PRODUCTS]++;
+  if (product.is_float8()) counts[FLOAT8_PRODUCTS]++;
+  if (settings[MISCALCULATE_PRODUCTS]) return SUCCESS;
+  if (product.is_int8()) return multiply_integers(product, at, (int32_t)alpha.bits, (int32_t)beta.bits);
+  return multiply_floats(product, at, from_bits(alpha.bits), from_bits(beta.bits));
+}
+
+// Whether the scales of an operand of float8 are there: `count` of them, or one.
+bool has_scales(uint64_t scales, int32_t mode, uint64_t count) {
+  return !scales || on_device(scales, 4 * (mode == SCALE_OUTER_VECTOR ? count : 1));
 }
 
 bool lies_right(const Algorithm& algorithm, const uint64_t addresses[4]) {
@@ -297,7 +392,14 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, 
   if (!libraries.find(library)) return NOT_INITIALIZED;
   if (!preference || requested < 2 || !product_of(operation, a, b, c, d, &product)) return INVALID_VALUE;
   bool has_end = product.operation.epilogue != EPILOGUE_DEFAULT;
-  if (settings[REFUSE_PRODUCTS] == 2 || (settings[REFUSE_PRODUCTS] == 1 && has_end)) return NOT_SUPPORTED;
+  bool is_scaled = product.operation.scale_a || product.operation.scale_b;
+  bool is_code = product.is_int8() || product.is_float8();
+  int64_t refused = settings[REFUSE_PRODUCTS];
+  if (refused == 2 || (refused == 1 && (has_end || is_scaled)) || (refused == 3 && is_code)) {
+    return NOT_SUPPORTED;
+  }
+  if (refused == 4 && is_code) return INVALID_VALUE;
+  if (!product.is_supported()) return NOT_SUPPORTED;
   for (int i = 0; i < 2; i++) {
     Algorithm algorithm = {product.fingerprint(), preference->workspace, {}, {}};
     std::memcpy(algorithm.alignments, preference->alignments, sizeof algorithm.alignments);
@@ -307,8 +409,8 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, 
   return SUCCESS;
 }
 
-EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const float* alpha, uint64_t a,
-                          uint64_t a_layout, uint64_t b, uint64_t b_layout, const float* beta, uint64_t c,
+EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const void* alpha, uint64_t a,
+                          uint64_t a_layout, uint64_t b, uint64_t b_layout, const void* beta, uint64_t c,
                           uint64_t c_layout, uint64_t d, uint64_t d_layout, const Algorithm* algorithm,
                           uint64_t workspace, size_t workspace_bytes, uint64_t stream) {
   Product product;
@@ -321,13 +423,15 @@ EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const float* alp
     return NOT_SUPPORTED;
   }
   bool has_bias = product.operation.epilogue & EPILOGUE_BIAS;
-  bool is_there = on_device(a, product.a.bytes()) && on_device(b, product.b.bytes()) &&
+  const Operation& scaled = product.operation;
+  bool is_there = has_scales(scaled.scale_a, scaled.scale_mode_a, product.m()) &&
+                  has_scales(scaled.scale_b, scaled.scale_mode_b, product.n()) && on_device(a, product.a.bytes()) && on_device(b, product.b.bytes()) &&
                   on_device(c, product.c.bytes()) && on_device(d, product.d.bytes()) &&
                   (!has_bias || on_device(product.operation.bias, product.m() * 4)) &&
                   (workspace_bytes == 0 || on_device(workspace, workspace_bytes));
   if (!is_there) return INVALID_VALUE;
-  float one = *alpha, carry = *beta;
-  Addresses at = {(const char*)a, (const char*)b, (const float*)c, (float*)d};
+  Factor one(alpha), carry(beta);
+  Addresses at = {(const char*)a, (const char*)b, (const char*)c, (char*)d};
   // The workspace is the library's: whoever keeps something there loses it.
   return enqueue(stream, [=] {
     std::memset((void*)workspace, 0xff, workspace_bytes);

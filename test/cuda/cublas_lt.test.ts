@@ -48,7 +48,7 @@ function registerAll(standIn: StandIn): void {
     assert.equal(standIn.count("products"), before);
     await backend.close();
     standIn.reset();
-    assertNothingHeld(standIn);
+    standIn.assertNothingHeld();
     const { backend: usual } = await open({});
     assertNear(products, await multiply(usual));
     await usual.close();
@@ -65,7 +65,7 @@ function registerAll(standIn: StandIn): void {
     assert.deepEqual(await multiply(backend), first);
     assert.equal(standIn.count("objects") - started, kinds);
     await backend.close();
-    assertNothingHeld(standIn);
+    standIn.assertNothingHeld();
   });
 
   const without: readonly [name: string, Settings, Partial<CudaBackendOptions>, RegExp][] = [
@@ -122,7 +122,7 @@ function registerAll(standIn: StandIn): void {
     standIn.reset();
     await multiply(backend);
     await backend.close();
-    assertNothingHeld(standIn);
+    standIn.assertNothingHeld();
   });
 
   test("a precision that is none is refused", async () => {
@@ -132,7 +132,7 @@ function registerAll(standIn: StandIn): void {
       assert.match(error.message, /matmulPrecision.*float64.*float32, tensorfloat32/);
       return true;
     });
-    assertNothingHeld(standIn);
+    standIn.assertNothingHeld();
   });
 }
 
@@ -166,9 +166,4 @@ function assertNear(found: Float32Array, expected: Float32Array): void {
   found.forEach((value, index) => {
     assert.ok(Math.abs(value - expected[index]!) <= 1e-5 * largest, `${index}: ${value}`);
   });
-}
-
-function assertNothingHeld(standIn: StandIn): void {
-  const held = (["allocations", "bytes", "objects"] as const).map(standIn.count);
-  assert.deepEqual(held, [0, 0, 0]);
 }

@@ -45,6 +45,7 @@ const PROBLEM: MatmulProblem = {
   n: 40,
   k: 24,
   operands: "bfloat16",
+  scaling: "none",
   tensorFloat32: false,
   xStride: 26,
   weightStride: 24,
@@ -74,9 +75,8 @@ for (const [name, calls] of Object.entries(subjects)) {
   test(`${name} keeps the descriptors as they are meant`, { skip }, () => {
     if (typeof calls === "string") return;
     const descriptors = new MatmulDescriptors(calls, PROBLEM);
-    descriptors.setBias(0x1234_5678_9a00);
-    const desc = (attribute: number, bytes = 4) =>
-      attributeOf(calls, "cublasLtMatmulDescGetAttribute", descriptors.operation, attribute, bytes);
+    descriptors.setVectors(PROBLEM, { bias: 0x1234_5678_9a00, xScales: 0, weightScales: 0 });
+    const desc = descReader(calls, descriptors);
     assert.deepEqual(
       [desc(0), desc(1), desc(DESC.transposeA), desc(DESC.transposeB), desc(DESC.epilogue)],
       [COMPUTE_TYPE.float32, DATA_TYPE.float32, 1, 0, 32 + 4],
@@ -117,6 +117,28 @@ for (const [name, calls] of Object.entries(subjects)) {
     }
   });
 
+  test(`${name} takes int8 with sums in int32`, { skip }, () => {
+    if (typeof calls === "string") return;
+    const problem: MatmulProblem = {
+      ...PROBLEM,
+      operands: "int8",
+      bias: false,
+      activation: "identity",
+      addedStride: 0,
+    };
+    const descriptors = new MatmulDescriptors(calls, problem);
+    const desc = descReader(calls, descriptors);
+    assert.deepEqual(
+      [desc(0), desc(1), desc(DESC.transposeA), desc(DESC.transposeB), desc(DESC.epilogue)],
+      [COMPUTE_TYPE.int32, DATA_TYPE.int32, 1, 0, 1],
+    );
+    const types = (["weight", "x", "added", "output"] as const).map((part) =>
+      attributeOf(calls, "cublasLtMatrixLayoutGetAttribute", descriptors[part], LAYOUT.type, 4)
+    );
+    assert.deepEqual(types, [DATA_TYPE.int8, DATA_TYPE.int8, DATA_TYPE.int32, DATA_TYPE.int32]);
+    descriptors.free();
+  });
+
   test(`${name} refuses an attribute of another size`, { skip }, () => {
     if (typeof calls === "string") return;
     const descriptors = new MatmulDescriptors(calls, PROBLEM);
@@ -154,10 +176,16 @@ test(
 
 test("NVIDIA's cuBLASLt starts, or says why it does not", { skip }, () => {
   if (typeof genuine === "string") return;
-  const opened = CublasLt.open([genuine.library]);
+  const opened = CublasLt.open([genuine.library], 90);
   if (typeof opened !== "string") return opened.close();
   assert.match(opened, /Cannot start cuBLASLt.*CUBLAS_STATUS_/);
 });
+
+/** Reads attributes of a product, of 4 bytes unless said otherwise. */
+function descReader(calls: CublasLtCalls, { operation }: MatmulDescriptors) {
+  return (attribute: number, bytes = 4) =>
+    attributeOf(calls, "cublasLtMatmulDescGetAttribute", operation, attribute, bytes);
+}
 
 function attributeOf(
   calls: CublasLtCalls,

@@ -74,9 +74,11 @@ const INSTRUCTIONS: Readonly<Record<string, readonly RegExp[]>> = {
   dequantize_float16: [/STG\.E\.128/, /F2FP(\.F16)?\./],
   dequantize_float32: [/STG\.E\.128/],
   linear_float32: [/FFMA/, /LDS\.128/],
+  linear_int8: [/IDP\.4A\.S8\.S8/],
   llm_int8_linear: [/IDP\.4A\.S8\.S8/],
   narrow_bfloat16: [/STG\.E\.128/, /F2FP\.BF16/],
   narrow_float16: [/STG\.E\.128/],
+  unpack_int8: [/STG\.E\.128/],
 };
 
 const disassembler = await findTool("nvdisasm");

@@ -1,5 +1,6 @@
 /** The stand-in for NVIDIA's driver and cuBLASLt, in one library: built once per state of its sources, opened through the same seam as the real one. */
 
+import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
@@ -14,6 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { type ErrorCode, HalftoneError } from "../../src/errors.ts";
 import { openLibrary } from "../../src/runtime/foreign.ts";
 
 const SOURCES = fileURLToPath(new URL("../../kernels-cuda/", import.meta.url));
@@ -41,6 +43,8 @@ const COUNTS = {
   launches: 3,
   products: 4,
   devicePeak: 5,
+  integerProducts: 6,
+  float8Products: 7,
 } as const;
 
 /** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, and cuBLASLt 13.1.1. */
@@ -69,6 +73,22 @@ export interface StandIn {
   reset(): void;
   /** What is alive, and how many kernels ran. */
   count(what: keyof typeof COUNTS): number;
+  /** Throws when anything is alive. */
+  assertNothingHeld(): void;
+}
+
+/** Awaits an action that must fail so. */
+export async function failsWith(
+  action: Promise<unknown>,
+  code: ErrorCode,
+  expected: RegExp,
+): Promise<void> {
+  await assert.rejects(action, (error) => {
+    assert.ok(error instanceof HalftoneError, String(error));
+    assert.equal(error.code, code);
+    assert.match(error.message, expected);
+    return true;
+  });
 }
 
 /**
@@ -128,10 +148,13 @@ function control(library: string): StandIn {
       functions.halftone_stand_in_set(SETTINGS[name as keyof typeof SETTINGS], value);
     }
   };
+  const count: StandIn["count"] = (what) => functions.halftone_stand_in_count(COUNTS[what]);
   return {
     library,
     set,
     reset: () => set(DEFAULTS),
-    count: (what) => functions.halftone_stand_in_count(COUNTS[what]),
+    count,
+    assertNothingHeld: () =>
+      assert.deepEqual((["allocations", "bytes", "objects"] as const).map(count), [0, 0, 0]),
   };
 }

@@ -18,6 +18,11 @@ import type {
 /** The first version that is asked: what comes with CUDA 12.0. */
 const LEAST_VERSION = 120001;
 
+/** Compute capability from which tensor cores take float8. */
+const FLOAT8_CAPABILITY = 89;
+/** What has one scale for each row of both operands: CUDA 12.9's library, on Hopper and later. */
+const ROW_SCALES = { version: 120900, capability: 90 } as const;
+
 interface CublasLtMatmul extends PreparedMatmul {
   readonly descriptors: MatmulDescriptors;
   readonly algorithm: Algorithm;
@@ -28,12 +33,20 @@ export class CublasLt implements MatmulLibrary {
   readonly calls: CublasLtCalls;
   readonly #handle: number;
   readonly #prepared = new Map<string, CublasLtMatmul | null>();
-  readonly #one = new Float32Array(new ArrayBuffer(4)).fill(1);
-  readonly #zero = new Float32Array(new ArrayBuffer(4));
+  readonly #capability: number;
+  readonly #factors = {
+    float32: new Float32Array(new ArrayBuffer(8)),
+    int32: new Int32Array(new ArrayBuffer(8)),
+  };
 
-  /** Throws `backend_unavailable` for an old version, `backend_failed` when it does not start. */
-  constructor(calls: CublasLtCalls) {
+  /**
+   * For a device of this compute capability, such as 90. Throws `backend_unavailable` for an old version,
+   * `backend_failed` when it does not start.
+   */
+  constructor(calls: CublasLtCalls, capability: number) {
     this.calls = calls;
+    this.#capability = capability;
+    for (const factors of Object.values(this.#factors)) factors[1] = 1;
     if (calls.version < LEAST_VERSION) {
       throw new HalftoneError("backend_unavailable", "Cannot use this cuBLASLt: it is too old", {
         file: calls.library,
@@ -45,8 +58,8 @@ export class CublasLt implements MatmulLibrary {
   }
 
   /** The first library that opens and starts; a string says why none does. */
-  static open(libraries: readonly string[]): CublasLt | string {
-    return openFirst(libraries, (library) => new CublasLt(new CublasLtCalls(library)));
+  static open(libraries: readonly string[], capability: number): CublasLt | string {
+    return openFirst(libraries, (library) => new CublasLt(new CublasLtCalls(library), capability));
   }
 
   /** Such as "cuBLASLt 13.1.1". */
@@ -54,19 +67,32 @@ export class CublasLt implements MatmulLibrary {
     return `cuBLASLt ${this.calls.versionText}`;
   }
 
+  get multipliesFloat8(): boolean {
+    return this.#capability >= FLOAT8_CAPABILITY;
+  }
+
   /** Asks the library once for each kind of product; null where it has no algorithm. */
-  prepare(problem: MatmulProblem): PreparedMatmul | null {
+  prepare(problem: MatmulProblem, addresses: MatmulAddresses): PreparedMatmul | null {
     const key = JSON.stringify(problem);
     const known = this.#prepared.get(key);
     if (known !== undefined) return known;
-    const found = this.#prepare(problem);
+    const found = this.#prepare(problem, addresses);
     this.#prepared.set(key, found);
     return found;
   }
 
-  #prepare(problem: MatmulProblem): CublasLtMatmul | null {
+  /** Whether version and device have heard of it. */
+  #knows({ operands, scaling }: MatmulProblem): boolean {
+    if (operands === "float8_e4m3fn" && !this.multipliesFloat8) return false;
+    return scaling !== "rows" ||
+      this.calls.version >= ROW_SCALES.version && this.#capability >= ROW_SCALES.capability;
+  }
+
+  #prepare(problem: MatmulProblem, addresses: MatmulAddresses): CublasLtMatmul | null {
+    if (!this.#knows(problem)) return null;
     const descriptors = new MatmulDescriptors(this.calls, problem);
     try {
+      descriptors.setVectors(problem, addresses);
       const algorithm = descriptors.algorithm(this.#handle, problem);
       if (algorithm) return { problem, descriptors, algorithm, isWarm: false };
     } catch (error) {
@@ -81,18 +107,20 @@ export class CublasLt implements MatmulLibrary {
   enqueue(prepared: PreparedMatmul, addresses: MatmulAddresses, stream: number): void {
     const { problem, descriptors, algorithm } = prepared as CublasLtMatmul;
     const adds = problem.addedStride > 0;
-    if (problem.bias) descriptors.setBias(addresses.bias);
+    const zero = addressOf(this.#factors[problem.operands === "int8" ? "int32" : "float32"]);
+    const one = zero + 4;
+    descriptors.setVectors(problem, addresses);
     this.calls.run(
       "cublasLtMatmul",
       `multiply matrices [${problem.m}, ${problem.k}] and [${problem.n}, ${problem.k}]`,
       this.#handle,
       descriptors.operation,
-      addressOf(this.#one),
+      one,
       addresses.weight,
       descriptors.weight,
       addresses.x,
       descriptors.x,
-      addressOf(adds ? this.#one : this.#zero),
+      adds ? one : zero,
       adds ? addresses.added : addresses.output,
       descriptors.added,
       addresses.output,

@@ -8,6 +8,7 @@ import { addressOf } from "../../runtime/foreign.ts";
 import type { CublasLtCalls } from "./cublas_lt_calls.ts";
 import {
   COMPUTE_TYPE,
+  CUBLAS_STATUS,
   type CublasLtFunction,
   DATA_TYPE,
   DESC,
@@ -15,8 +16,9 @@ import {
   HEURISTIC,
   OPERATION,
   PREFERENCE,
+  SCALE_MODE,
 } from "./cublas_lt_symbols.ts";
-import type { MatmulProblem } from "./matmul_problem.ts";
+import type { MatmulAddresses, MatmulProblem } from "./matmul_problem.ts";
 
 const ACTIVATION_FLAG = { identity: 0, relu: EPILOGUE.relu, gelu_tanh: EPILOGUE.gelu } as const;
 /** Algorithms that are asked for; the first that fits is taken. */
@@ -47,8 +49,9 @@ export class MatmulDescriptors {
       this.operation = this.#makeOperation(problem);
       this.weight = this.#makeLayout(DATA_TYPE[operands], k, n, problem.weightStride);
       this.x = this.#makeLayout(DATA_TYPE[operands], k, m, problem.xStride);
-      this.added = this.#makeLayout(DATA_TYPE.float32, n, m, addedStride);
-      this.output = this.#makeLayout(DATA_TYPE.float32, n, m, problem.outputStride);
+      const sums = operands === "int8" ? DATA_TYPE.int32 : DATA_TYPE.float32;
+      this.added = this.#makeLayout(sums, n, m, addedStride);
+      this.output = this.#makeLayout(sums, n, m, problem.outputStride);
     } catch (error) {
       this.free();
       throw error;
@@ -60,9 +63,9 @@ export class MatmulDescriptors {
     const preference = this.#makePreference(problem);
     const results = new Uint8Array(new ArrayBuffer(CANDIDATES * HEURISTIC.bytes));
     const count = new Int32Array(new ArrayBuffer(4));
-    const isAsked = this.#calls.isSupported(
-      "cublasLtMatmulAlgoGetHeuristic",
-      "choose how to multiply matrices",
+    const name = "cublasLtMatmulAlgoGetHeuristic";
+    const status = this.#calls.try(
+      name,
       handle,
       this.operation,
       this.weight,
@@ -74,12 +77,21 @@ export class MatmulDescriptors {
       addressOf(results),
       addressOf(count),
     );
-    return isAsked ? firstFitting(results, count[0]!, problem.workspaceBytes) : null;
+    // Of small codes a version may not know the combination; of floats it would be a mistake of ours.
+    if (isCode(problem) && status === CUBLAS_STATUS.invalidValue) return null;
+    const isAllowed = this.#calls.allows(status, name, "choose how to multiply matrices");
+    return isAllowed ? firstFitting(results, count[0]!, problem.workspaceBytes) : null;
   }
 
-  /** The next product's bias; the library reads it when the product is enqueued. */
-  setBias(address: number): void {
-    this.#setWord(this.operation, DESC.biasPointer, address);
+  /** The next product's bias and scales; the library reads them when the product is enqueued. */
+  setVectors(
+    { bias, scaling }: MatmulProblem,
+    addresses: Pick<MatmulAddresses, "bias" | "xScales" | "weightScales">,
+  ): void {
+    if (bias) this.#setWord(this.operation, DESC.biasPointer, addresses.bias);
+    if (scaling === "none") return;
+    this.#setWord(this.operation, DESC.scalePointerA, addresses.weightScales);
+    this.#setWord(this.operation, DESC.scalePointerB, addresses.xScales);
   }
 
   /** Gives everything back. */
@@ -87,18 +99,23 @@ export class MatmulDescriptors {
     for (const [destroy, handle] of this.#made.splice(0)) this.#calls.try(destroy, handle);
   }
 
-  #makeOperation({ tensorFloat32, operands, bias, activation }: MatmulProblem): number {
-    const usesTensorFloat32 = tensorFloat32 && operands === "float32";
+  #makeOperation(problem: MatmulProblem): number {
+    const { bias, activation, scaling } = problem;
     const operation = this.#make(
       "cublasLtMatmulDescCreate",
       "cublasLtMatmulDescDestroy",
-      usesTensorFloat32 ? COMPUTE_TYPE.fastTensorFloat32 : COMPUTE_TYPE.float32,
-      DATA_TYPE.float32,
+      computeType(problem),
+      problem.operands === "int8" ? DATA_TYPE.int32 : DATA_TYPE.float32,
     );
     const epilogue = ACTIVATION_FLAG[activation] | (bias ? EPILOGUE.bias : 0);
     this.#setInteger(operation, DESC.transposeA, OPERATION.transpose);
     this.#setInteger(operation, DESC.transposeB, OPERATION.none);
     this.#setInteger(operation, DESC.epilogue, epilogue || EPILOGUE.none);
+    // One number a matrix is the default, and all that older libraries know.
+    if (scaling === "rows") {
+      this.#setInteger(operation, DESC.scaleModeA, SCALE_MODE.outerVector);
+      this.#setInteger(operation, DESC.scaleModeB, SCALE_MODE.outerVector);
+    }
     return operation;
   }
 
@@ -161,6 +178,16 @@ export class MatmulDescriptors {
       value.byteLength,
     );
   }
+}
+
+function isCode({ operands }: MatmulProblem): boolean {
+  return operands === "int8" || operands === "float8_e4m3fn";
+}
+
+function computeType({ operands, tensorFloat32 }: MatmulProblem): number {
+  if (operands === "int8") return COMPUTE_TYPE.int32;
+  const isRounded = operands === "float32" && tensorFloat32;
+  return isRounded ? COMPUTE_TYPE.fastTensorFloat32 : COMPUTE_TYPE.float32;
 }
 
 function firstFitting(

@@ -28,17 +28,41 @@ export const CUBLAS_LT_SYMBOLS = {
 export type CublasLtFunction = keyof typeof CUBLAS_LT_SYMBOLS;
 
 /** cublasStatus_t, as far as it means something here. */
-export const CUBLAS_STATUS = { success: 0, allocationFailed: 3, notSupported: 15 } as const;
+export const CUBLAS_STATUS = {
+  success: 0,
+  allocationFailed: 3,
+  invalidValue: 7,
+  notSupported: 15,
+} as const;
 /** cudaDataType_t. */
-export const DATA_TYPE = { float32: 0, float16: 2, bfloat16: 14 } as const;
-/** cublasComputeType_t: sums in float32, of operands as they are or as TF32. */
-export const COMPUTE_TYPE = { float32: 68, fastTensorFloat32: 77 } as const;
+export const DATA_TYPE = {
+  float32: 0,
+  float16: 2,
+  int8: 3,
+  int32: 10,
+  bfloat16: 14,
+  float8_e4m3fn: 28,
+} as const;
+/** cublasComputeType_t: sums in float32, of operands as they are or as TF32; sums in int32. */
+export const COMPUTE_TYPE = { float32: 68, int32: 72, fastTensorFloat32: 77 } as const;
 /** cublasOperation_t. */
 export const OPERATION = { none: 0, transpose: 1 } as const;
 /** cublasLtEpilogue_t: flags, a bias and an activation. Its GELU is the one with tanh. */
 export const EPILOGUE = { none: 1, relu: 2, bias: 4, gelu: 32 } as const;
 /** cublasLtMatmulDescAttributes_t. */
-export const DESC = { transposeA: 3, transposeB: 4, epilogue: 7, biasPointer: 8 } as const;
+export const DESC = {
+  transposeA: 3,
+  transposeB: 4,
+  epilogue: 7,
+  biasPointer: 8,
+  scalePointerA: 17,
+  scalePointerB: 18,
+  fastAccumulation: 25,
+  scaleModeA: 31,
+  scaleModeB: 32,
+} as const;
+/** cublasLtMatmulMatrixScale_t: one float32 for all of a matrix, or one for each row of A and column of B. */
+export const SCALE_MODE = { scalar: 0, outerVector: 3 } as const;
 /** cublasLtMatrixLayoutAttribute_t. */
 export const LAYOUT = { type: 0, rows: 2, columns: 3, leadingDimension: 4 } as const;
 /** cublasLtMatmulPreferenceAttributes_t. */

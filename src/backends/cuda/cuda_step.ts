@@ -2,10 +2,11 @@
 
 import type { QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { Plan, PlanWeight } from "../../plan/plan.ts";
+import type { QuantizedLayout } from "../../quantization/quantized_tensor.ts";
 import { tableValues } from "../integer_table.ts";
 import { invalid } from "../operand_view.ts";
 import { StepOperands, type UnitPlaces, weightMatrix } from "../step_operands.ts";
-import { keptDtype } from "../weight_unit.ts";
+import { keptDtype, unitLayout } from "../weight_unit.ts";
 import type { ConstantPool } from "./constant_pool.ts";
 import type { KernelName } from "./kernel_names.ts";
 import { packParameters, type Parameter, rows } from "./parameters.ts";
@@ -63,6 +64,12 @@ export interface EncodedWeight {
   readonly rows: number;
   readonly columns: number;
   readonly descriptor: readonly Parameter[];
+  /** Where its codes and scales lie and what they mean; null where it has none. */
+  readonly coded: {
+    readonly codes: number;
+    readonly scales: number;
+    readonly layout: QuantizedLayout;
+  } | null;
   /** Where its rows lie and as what, or null when they must be dequantized. */
   readonly plain: {
     readonly address: number;
@@ -100,7 +107,7 @@ export class CudaStep extends StepOperands {
 
   /** Adds a product by the library; false where there is none or it cannot do this one. */
   launchMatmul(problem: MatmulProblem, addresses: MatmulAddresses): boolean {
-    const prepared = this.products.library?.prepare(problem);
+    const prepared = this.products.library?.prepare(problem, addresses);
     if (!prepared) return false;
     this.launches.push({ kind: "matmul", prepared, addresses });
     return true;
@@ -124,7 +131,8 @@ export class CudaStep extends StepOperands {
       const matrix = this.matrix(operand);
       const descriptor = describeMatrix(matrix);
       const { address, stride } = matrix;
-      return { ...matrix, descriptor, plain: { address, stride, type: "float32" } };
+      const plain = { address, stride, type: "float32" } as const;
+      return { ...matrix, descriptor, coded: null, plain };
     }
     const weight = this.plan.weights[input.weight]!;
     const unit = this.unit(input.weight);
@@ -132,7 +140,7 @@ export class CudaStep extends StepOperands {
     const type = plainType(weight);
     const descriptor = describeWeight(weight, unit, mode && this.#tableUnder(weight, mode));
     const plain = type && { address: unit, stride: matrix.columns, type };
-    return { ...matrix, descriptor, plain };
+    return { ...matrix, descriptor, coded: codedParts(weight, unit), plain };
   }
 
   /** Where a table that the mode rounds lies; undefined where the weight's own is used. */
@@ -143,6 +151,12 @@ export class CudaStep extends StepOperands {
       ? this.#constants.place(tableValues(value.table, mode))
       : undefined;
   }
+}
+
+function codedParts(weight: PlanWeight, unit: number): EncodedWeight["coded"] {
+  if (weight.format.kind === "dense") return null;
+  const { data, scale } = unitLayout(weight);
+  return { codes: unit + data, scales: unit + scale.data, layout: weight.format.layout };
 }
 
 /** The type of a weight's elements where products can read them as they lie. */

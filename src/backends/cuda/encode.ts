@@ -58,7 +58,8 @@ export function measurePlan(
   const constants = new ConstantPool(0);
   const weights = { unit: () => 0 };
   // What the library can do depends on addresses; what steps need does not.
-  const products = { precision, library: library && { prepare: () => null } };
+  const multipliesFloat8 = library?.multipliesFloat8 ?? false;
+  const products = { precision, library: library && { multipliesFloat8, prepare: () => null } };
   const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants, products };
   const { stepScratchBytes } = encodePlan(plan, nowhere);
   return { stepScratchBytes, constantBytes: constants.bytes };

@@ -1,11 +1,15 @@
 /** Encodes linear layers: few rows read the weight as stored; many have it made plain, slice by slice. */
 
+import type { QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { MatrixView } from "../operand_view.ts";
 import { checkLinear } from "../step_checks.ts";
+import { isInt8Weight } from "./coded_weight.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { launchDequantize } from "./encode_elements.ts";
 import { launchProduct, type PlainRows, productScratch } from "./encode_plain_product.ts";
-import { encodeLlmInt8, roundedValues } from "./encode_rounding.ts";
+import { launchInt8Layer } from "./encode_int8_product.ts";
+import { encodeLlmInt8 } from "./encode_llm_int8.ts";
+import { roundedValues } from "./encode_rounding.ts";
 import {
   type MatmulPrecision,
   OPERAND_BYTES,
@@ -14,15 +18,11 @@ import {
 } from "./matmul_precision.ts";
 import { address, integers, rows } from "./parameters.ts";
 import { endFrom, endParameters, type ProductEnd, productEnd } from "./product_end.ts";
+import { sliceRows } from "./slices.ts";
 import { TILE, tiles } from "./tiles.ts";
 
 /** Rows of x up to which a quantized weight is read as it is stored: each of its tiles is read once. */
 const FEW_ROWS = TILE;
-/** Bytes of a slice that is dequantized for a product: it should stay in the second-level cache. */
-const SLICE_BYTES = 16 * 1024 * 1024;
-/** Rows of a slice come in these, so that outputs of all slices begin on 512 bytes. */
-const SLICE_UNIT = 128;
-
 /** linear: x [m, k], weight [n, k], bias [n], gate and residual [1 | m, n] -> output [m, n]. */
 export function encodeLinear(step: CudaStep): void {
   if (step.step.op !== "linear") return;
@@ -33,7 +33,10 @@ export function encodeLinear(step: CudaStep): void {
   checkLinear(given, weight, output);
   const end = productEnd(step, output, { bias: 2, gate: 3, residual: 4 }, activation);
   if (mode.kind === "llm_int8") {
-    return encodeLlmInt8(step, given, weight, endParameters(end), mode.threshold);
+    return encodeLlmInt8(step, given, weight, end, { ...mode, fewRows: FEW_ROWS });
+  }
+  if (given.rows > FEW_ROWS && mode.kind === "quantized") {
+    if (launchCodes(step, given, weight, end, mode)) return;
   }
   const x = mode.kind === "quantized" ? roundedValues(step, given, mode) : given;
   if (x.rows > FEW_ROWS) return launchSlices(step, x, weight, end, step.products.precision);
@@ -45,6 +48,19 @@ export function encodeLinear(step: CudaStep): void {
     ...weight.descriptor,
     ...integers(x.rows, weight.rows, x.columns, 0),
   ]);
+}
+
+/** Codes multiplied as they are; false where those of x or of the weight are no such ones. */
+function launchCodes(
+  step: CudaStep,
+  x: MatrixView,
+  weight: EncodedWeight,
+  end: ProductEnd,
+  mode: QuantizedActivations,
+): boolean {
+  if (mode.dtype !== "int8" || !isInt8Weight(weight)) return false;
+  launchInt8Layer(step, x, weight, end, mode);
+  return true;
 }
 
 /** The product over all rows of a plain weight, or over slices made plain: output columns, in turn. */
@@ -70,13 +86,6 @@ function launchSlices(
     launchDequantize(step, weight, [first, left], [slice, columns], type);
     product({ address: slice, stride: columns, rows: left, columns, type }, first);
   }
-}
-
-/** Rows of a slice: as few slices as the cache allows, all about as large. */
-function sliceRows({ rows, columns }: EncodedWeight, elementBytes: number): number {
-  const most = Math.max(SLICE_UNIT, Math.floor(SLICE_BYTES / (elementBytes * columns)));
-  const each = Math.ceil(rows / Math.ceil(rows / most));
-  return Math.min(rows, Math.ceil(each / SLICE_UNIT) * SLICE_UNIT);
 }
 
 /** x rounded to 16 bits, in step scratch; a thread does eight values. */

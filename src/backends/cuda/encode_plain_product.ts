@@ -4,18 +4,15 @@ import type { MatrixView } from "../operand_view.ts";
 import type { CudaStep } from "./cuda_step.ts";
 import type { MatmulPrecision, OperandType } from "./matmul_precision.ts";
 import {
-  alignmentOf,
-  type LibraryActivation,
-  type MatmulAddresses,
-  type MatmulProblem,
-} from "./matmul_problem.ts";
+  launchLibraryProduct,
+  type LibraryProduct,
+  libraryWorkspace,
+  type Workspace,
+} from "./library_product.ts";
+import type { LibraryActivation } from "./matmul_problem.ts";
 import { integers, rows } from "./parameters.ts";
 import { endParameters, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
-
-/** What NVIDIA advises for the largest devices; small products get less, a few copies of their sums. */
-const WORKSPACE_BYTES = 32 * 1024 * 1024;
-const WORKSPACE_COPIES = 8;
 
 /** A matrix of numbers as they are, rows close together or apart. */
 export interface PlainRows extends MatrixView {
@@ -24,8 +21,7 @@ export interface PlainRows extends MatrixView {
 
 /** Step scratch of a library's products, which slices of one step share. */
 interface ProductScratch {
-  readonly workspace: number;
-  readonly workspaceBytes: number;
+  readonly workspace: Workspace;
   /** Float32 sums [rows, columns] where the output cannot hold them; 0 where it can. */
   readonly sums: number;
 }
@@ -36,15 +32,11 @@ export function productScratch(
   end: ProductEnd,
   [count, columns]: readonly [rows: number, columns: number],
 ): ProductScratch {
-  if (step.products.library === null) return { workspace: 0, workspaceBytes: 0, sums: 0 };
   const sumBytes = 4 * count * columns;
-  const workspaceBytes = Math.min(WORKSPACE_BYTES, WORKSPACE_COPIES * sumBytes);
-  return {
-    workspace: step.scratch(workspaceBytes),
-    workspaceBytes,
-    // The output may lie where the residual does.
-    sums: end.residual[0] === 0 ? 0 : step.scratch(sumBytes),
-  };
+  const workspace = libraryWorkspace(step, sumBytes);
+  // The output may lie where the residual does.
+  const needsSums = step.products.library !== null && end.residual[0] !== 0;
+  return { workspace, sums: needsSums ? step.scratch(sumBytes) : 0 };
 }
 
 /** x [m, k] times weight [n, k], both of one type, to the end's output [m, n]. */
@@ -89,72 +81,30 @@ function launchThenEnd(step: CudaStep, operands: ProductOperands, end: ProductEn
   const { sums } = operands.scratch;
   const { output } = end;
   const place = sums === 0 ? output : { ...output, address: sums, stride: output.columns };
-  const plain = { bias: 0, activation: "identity", added: [0, 0] } as const;
-  if (!launchLibrary(step, operands, place, plain)) return false;
-  const count = output.rows * output.columns;
-  step.launchElements("end_product", count, [
-    ...rows([place.address, place.stride]),
-    ...endParameters(end),
-    ...integers(count | 0, output.columns),
-  ]);
+  if (!launchLibrary(step, operands, place)) return false;
+  launchEnd(step, place, end);
   return true;
 }
 
-interface LibraryEnd {
-  readonly bias: number;
-  readonly activation: LibraryActivation;
-  readonly added: readonly [address: number, stride: number];
+/** end_product: what follows float sums; they may lie in the output. */
+export function launchEnd(step: CudaStep, sums: MatrixView, end: ProductEnd): void {
+  const { rows: count, columns } = end.output;
+  step.launchElements("end_product", count * columns, [
+    ...rows([sums.address, sums.stride]),
+    ...endParameters(end),
+    ...integers((count * columns) | 0, columns),
+  ]);
 }
 
 function launchLibrary(
   step: CudaStep,
   { x, weight, precision, scratch }: ProductOperands,
   output: MatrixView,
-  { bias, activation, added: [added, addedStride] }: LibraryEnd,
+  end?: LibraryProduct["end"],
 ): boolean {
-  const { workspace, workspaceBytes } = scratch;
-  const addresses: MatmulAddresses = {
-    x: x.address,
-    weight: weight.address,
-    added,
-    bias,
-    output: output.address,
-    workspace,
-  };
-  const strides = {
-    xStride: rowStride(x),
-    weightStride: rowStride(weight),
-    outputStride: rowStride(output),
-  };
-  if (strides.xStride < x.columns) return false; // a row that repeats
-  const problem: MatmulProblem = {
-    m: x.rows,
-    n: weight.rows,
-    k: x.columns,
-    operands: x.type,
-    tensorFloat32: precision === "tensorfloat32",
-    ...strides,
-    addedStride: added === 0 ? 0 : addedStride,
-    bias: bias !== 0,
-    activation,
-    alignments: alignmentsOf(addresses),
-    workspaceBytes,
-  };
-  return step.launchMatmul(problem, addresses);
-}
-
-/** The stride of a single row is any: rows [1, n] may come with that of what they are part of, or 0. */
-function rowStride({ rows, columns, stride }: MatrixView): number {
-  return rows === 1 ? Math.max(stride, columns) : stride;
-}
-
-function alignmentsOf({ x, weight, added, output }: MatmulAddresses): MatmulProblem["alignments"] {
-  return {
-    x: alignmentOf(x),
-    weight: alignmentOf(weight),
-    added: alignmentOf(added || output),
-    output: alignmentOf(output),
-  };
+  const { workspace } = scratch;
+  const tensorFloat32 = precision === "tensorfloat32";
+  return launchLibraryProduct(step, { x, weight, output, workspace, tensorFloat32, end });
 }
 
 function isLibrarys(activation: string): activation is LibraryActivation {

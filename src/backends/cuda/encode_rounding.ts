@@ -1,29 +1,27 @@
-/** Encoders of the rounding of activations, and of LLM.int8(); kernels-cuda/rounding.h and llm_int8.h. */
+/** Encodes the rounding of activations; kernels-cuda/rounding.h. */
 
 import {
   CODE_ROUNDINGS,
   type DynamicScale,
-  LLM_INT8_ROWS,
   type QuantizedActivations,
   type StaticScale,
 } from "../../ops/activation_mode.ts";
 import type { MatrixView } from "../operand_view.ts";
-import { checkInt8Weight } from "../step_checks.ts";
 import { KERNEL_DTYPES } from "../weight_unit.ts";
-import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
-import { BLOCK_THREADS } from "./kernel_names.ts";
+import type { CudaStep } from "./cuda_step.ts";
 import { address, float, integer, integers, type Parameter, rows } from "./parameters.ts";
-import { tiles } from "./tiles.ts";
 
-/** Rows of int8 codes are padded to a word of four. */
-const CODE_UNIT = 4;
+/** Rows of codes are padded with zeros to what tensor cores like best. */
+const CODE_UNIT = 16;
 /** How the kernels call int8 among the types of codes. */
 const INT8 = -1;
 
 /** Where the rounded rows lie in step scratch. */
 interface RoundedRows {
   readonly scales: number;
-  /** int8 [rows, codeStride], or 0. */
+  /** Float32 [rows], the codes that mean 0; 0 where all of them are 0 or nobody asks. */
+  readonly zeros: number;
+  /** Int8 or e4m3 [rows, codeStride], or 0. */
   readonly codes: number;
   /** float32 [rows, columns], or 0. */
   readonly values: number;
@@ -36,17 +34,59 @@ export function roundedValues(
   mode: QuantizedActivations,
 ): MatrixView {
   const values = step.scratch(x.rows * x.columns * 4);
-  launchRounding(step, x, mode, { scales: step.scratch(x.rows * 4), codes: 0, values });
+  launchRounding(step, x, mode, {
+    scales: step.scratch(x.rows * 4),
+    zeros: 0,
+    codes: 0,
+    values,
+  });
   return { ...x, address: values, stride: x.columns };
 }
 
-/** x, marks, ranges, scales, values, codes, sizes, rule: a block a row. */
+/** Rows of codes with what they are worth. */
+export interface CodeRows {
+  readonly address: number;
+  readonly rows: number;
+  /** Bytes of a row, zeros behind its codes. */
+  readonly stride: number;
+  /** Float32 [rows]. */
+  readonly scales: number;
+  /** Float32 [rows], the codes that mean 0; 0 where all of them are 0. */
+  readonly zeros: number;
+}
+
+/** x [m, k] rounded as `mode` says, as codes in step scratch. */
+export function roundedCodes(
+  step: CudaStep,
+  x: MatrixView,
+  mode: QuantizedActivations,
+  outliers?: Outliers,
+): CodeRows {
+  const stride = codeStride(x.columns);
+  const codes = step.scratch(x.rows * stride);
+  const scales = step.scratch(x.rows * 4);
+  const zeros = hasZeros(mode) ? step.scratch(x.rows * 4) : 0;
+  launchRounding(step, x, mode, { scales, zeros, codes, values: 0 }, outliers);
+  return { address: codes, rows: x.rows, stride, scales, zeros };
+}
+
+/** Columns that LLM.int8() keeps apart: where they are marked, and from which magnitude on. */
+export interface Outliers {
+  readonly marks: number;
+  readonly threshold: number;
+}
+
+function hasZeros({ scale }: QuantizedActivations): boolean {
+  return scale.kind === "static" ? scale.zero !== 0 : scale.mapping === "asymmetric";
+}
+
+/** x, marks, ranges, scales, zeros, values, codes, sizes, rule: a block a row. */
 function launchRounding(
   step: CudaStep,
   x: MatrixView,
   mode: QuantizedActivations,
   rounded: RoundedRows,
-  outliers: { marks: number; threshold: number } = { marks: 0, threshold: 0 },
+  outliers: Outliers = { marks: 0, threshold: 0 },
 ): void {
   const isShared = mode.granularity === "tensor" && mode.scale.kind === "dynamic";
   const parameters = [
@@ -54,6 +94,7 @@ function launchRounding(
     address(outliers.marks),
     address(isShared ? step.scratch(x.rows * 8) : 0),
     address(rounded.scales),
+    address(rounded.zeros),
     address(rounded.values),
     address(rounded.codes),
     ...integers(x.rows, x.columns, codeStride(x.columns)),
@@ -76,35 +117,7 @@ function scaleWords(scale: DynamicScale | StaticScale): Parameter[] {
   return [...kinds, ...[levels, least, 0, 0, 0].map(float)];
 }
 
-/** LLM.int8(): mark outlier columns, list them, round the rest, multiply. */
-export function encodeLlmInt8(
-  step: CudaStep,
-  x: MatrixView,
-  weight: EncodedWeight,
-  end: readonly Parameter[],
-  threshold: number,
-): void {
-  checkInt8Weight(step.plan, step.operand(1));
-  const marks = step.scratch(x.columns * 4);
-  const list = step.scratch((x.columns + 1) * 4);
-  const scales = step.scratch(x.rows * 4);
-  const codes = step.scratch(x.rows * codeStride(x.columns));
-  const parameters = [
-    ...rows([x.address, x.stride]),
-    ...end,
-    ...[marks, list, scales, codes].map(address),
-    ...weight.descriptor,
-    ...integers(x.rows, weight.rows, x.columns, codeStride(x.columns)),
-    float(threshold),
-    integer(0),
-  ];
-  step.launch("llm_int8_clear", [Math.ceil(x.columns / BLOCK_THREADS), 1, 1], parameters);
-  step.launch("llm_int8_mark", [x.rows, 1, 1], parameters);
-  step.launch("llm_int8_list", [1, 1, 1], parameters);
-  launchRounding(step, x, LLM_INT8_ROWS, { scales, codes, values: 0 }, { marks, threshold });
-  step.launch("llm_int8_linear", tiles(x.rows, weight.rows), parameters);
-}
-
-function codeStride(columns: number): number {
+/** Bytes of a row of codes. */
+export function codeStride(columns: number): number {
   return Math.ceil(columns / CODE_UNIT) * CODE_UNIT;
 }

@@ -14,6 +14,8 @@ export const KERNEL_NAMES = [
   "dequantize_bfloat16",
   "dequantize_float16",
   "dequantize_float32",
+  "end_float8",
+  "end_int8",
   "end_product",
   "gather",
   "group_moments",
@@ -23,7 +25,10 @@ export const KERNEL_NAMES = [
   "linear_bfloat16",
   "linear_float16",
   "linear_float32",
+  "linear_float8_e4m3fn",
+  "linear_int8",
   "llm_int8_clear",
+  "llm_int8_end",
   "llm_int8_linear",
   "llm_int8_list",
   "llm_int8_mark",
@@ -35,6 +40,7 @@ export const KERNEL_NAMES = [
   "round_rows",
   "row_norm",
   "unary",
+  "unpack_int8",
 ] as const;
 
 /** The name of a kernel. */

@@ -49,7 +49,11 @@ export abstract class LibraryCalls<Name extends string> {
 
   /** The same, but false where the library does not support what is asked. */
   isSupported(name: Name, doing: string, ...values: number[]): boolean {
-    const status = this.try(name, ...values);
+    return this.allows(this.try(name, ...values), name, doing);
+  }
+
+  /** Whether a status means success, false where it means that the library does not support what was asked. */
+  allows(status: number, name: Name, doing: string): boolean {
     const meaning = this.meaningOf(status);
     if (meaning === "success" || meaning === "not supported") return meaning === "success";
     throw this.errorOf(status, name, doing);

@@ -2,18 +2,26 @@
 
 import type { OperandType } from "./matmul_precision.ts";
 
+/** The types of a library's operands: int8 gives sums in int32, the others in float32. */
+export type ProductType = OperandType | "int8" | "float8_e4m3fn";
+
+/** What float8 operands are multiplied by: nothing, one number each, or one number for each row of each. */
+export type ProductScaling = "none" | "tensor" | "rows";
+
 /** What a library can do at a product's end. */
 export type LibraryActivation = "identity" | "relu" | "gelu_tanh";
 
 /**
  * output [m, n] = activation(x [m, k] · weight [n, k]ᵀ + added [m, n] + bias [n]), all row-major; `added` and
- * `bias` may be absent. Sums, added, bias and output are float32. Strides are of rows, in elements.
+ * `bias` may be absent. Sums, added, bias and output are float32; of int8 operands sums and output are int32,
+ * and nothing else is there. Strides are of rows, in elements.
  */
 export interface MatmulProblem {
   readonly m: number;
   readonly n: number;
   readonly k: number;
-  readonly operands: OperandType;
+  readonly operands: ProductType;
+  readonly scaling: ProductScaling;
   /** Whether float32 operands may be rounded to TF32. */
   readonly tensorFloat32: boolean;
   readonly xStride: number;
@@ -39,6 +47,9 @@ export interface MatmulAddresses {
   readonly weight: number;
   readonly added: number;
   readonly bias: number;
+  /** Float32, as the problem's scaling says. */
+  readonly xScales: number;
+  readonly weightScales: number;
   readonly output: number;
   readonly workspace: number;
 }
@@ -52,8 +63,10 @@ export interface PreparedMatmul {
 
 /** What chooses how to compute products. */
 export interface MatmulLibrary {
-  /** The product made ready, or null where the library cannot do it. */
-  prepare(problem: MatmulProblem): PreparedMatmul | null;
+  /** Whether the device has units for float8. */
+  readonly multipliesFloat8: boolean;
+  /** The product made ready for places like these, or null where the library cannot do it. */
+  prepare(problem: MatmulProblem, addresses: MatmulAddresses): PreparedMatmul | null;
 }
 
 /** The library asks about alignment up to here. */

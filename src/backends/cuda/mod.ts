@@ -108,7 +108,7 @@ async function openLibrary(
     ? await cublasLtLibraries(device.driver.version)
     : [cublasLtLibrary];
   device.use();
-  const opened = CublasLt.open(libraries);
+  const opened = CublasLt.open(libraries, device.capability);
   if (typeof opened !== "string") return opened;
   warnOfMissing(opened, options);
   return null;

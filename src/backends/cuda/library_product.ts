@@ -1,0 +1,106 @@
+/** Asks the library for a product of operands that lie somewhere. */
+
+import type { MatrixView } from "../operand_view.ts";
+import type { CudaStep } from "./cuda_step.ts";
+import {
+  alignmentOf,
+  type LibraryActivation,
+  type MatmulAddresses,
+  type MatmulProblem,
+  type ProductScaling,
+  type ProductType,
+} from "./matmul_problem.ts";
+
+/** What NVIDIA advises for the largest devices; small products get less, a few copies of their sums. */
+const WORKSPACE_BYTES = 32 * 1024 * 1024;
+const WORKSPACE_COPIES = 8;
+
+/** Step scratch that is the library's own. */
+export interface Workspace {
+  readonly address: number;
+  readonly bytes: number;
+}
+
+/** A matrix of numbers or codes as they are, rows close together or apart. */
+export interface ProductRows extends MatrixView {
+  readonly type: ProductType;
+}
+
+/** x [m, k] times weight [n, k], to output [m, n]; addresses of 0 are of what is absent. */
+export interface LibraryProduct {
+  readonly x: ProductRows;
+  readonly weight: ProductRows;
+  readonly output: MatrixView;
+  readonly workspace: Workspace;
+  /** Whether float32 operands may be rounded to TF32. */
+  readonly tensorFloat32?: boolean;
+  readonly scales?: {
+    readonly scaling: ProductScaling;
+    readonly x: number;
+    readonly weight: number;
+  };
+  readonly end?: {
+    readonly bias: number;
+    readonly activation: LibraryActivation;
+    readonly added: readonly [address: number, stride: number];
+  };
+}
+
+/** Scratch for products whose sums take so many bytes; the same whatever the library can do. */
+export function libraryWorkspace(step: CudaStep, sumBytes: number): Workspace {
+  if (step.products.library === null) return { address: 0, bytes: 0 };
+  const bytes = Math.min(WORKSPACE_BYTES, WORKSPACE_COPIES * sumBytes);
+  return { address: step.scratch(bytes), bytes };
+}
+
+const NO_SCALES = { scaling: "none", x: 0, weight: 0 } as const;
+const NO_END = { bias: 0, activation: "identity", added: [0, 0] } as const;
+
+/** Puts the product into the step; false where there is no library or it cannot do this one. */
+export function launchLibraryProduct(step: CudaStep, product: LibraryProduct): boolean {
+  const { x, weight, output, workspace, scales = NO_SCALES, end = NO_END } = product;
+  const [added, addedStride] = end.added;
+  const addresses: MatmulAddresses = {
+    x: x.address,
+    weight: weight.address,
+    added,
+    bias: end.bias,
+    xScales: scales.x,
+    weightScales: scales.weight,
+    output: output.address,
+    workspace: workspace.address,
+  };
+  const xStride = rowStride(x);
+  if (xStride < x.columns) return false; // a row that repeats
+  const problem: MatmulProblem = {
+    m: x.rows,
+    n: weight.rows,
+    k: x.columns,
+    operands: x.type,
+    scaling: scales.scaling,
+    tensorFloat32: product.tensorFloat32 ?? false,
+    xStride,
+    weightStride: rowStride(weight),
+    outputStride: rowStride(output),
+    addedStride: added === 0 ? 0 : addedStride,
+    bias: end.bias !== 0,
+    activation: end.activation,
+    alignments: alignmentsOf(addresses),
+    workspaceBytes: workspace.bytes,
+  };
+  return step.launchMatmul(problem, addresses);
+}
+
+/** The stride of a single row is any: rows [1, n] may come with that of what they are part of, or 0. */
+function rowStride({ rows, columns, stride }: MatrixView): number {
+  return rows === 1 ? Math.max(stride, columns) : stride;
+}
+
+function alignmentsOf({ x, weight, added, output }: MatmulAddresses): MatmulProblem["alignments"] {
+  return {
+    x: alignmentOf(x),
+    weight: alignmentOf(weight),
+    added: alignmentOf(added || output),
+    output: alignmentOf(output),
+  };
+}

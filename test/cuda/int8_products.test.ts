@@ -1,0 +1,294 @@
+/** Layers over int8 activations and integer weights: exact sums, by cuBLASLt's stand-in and by our own kernels. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
+import type { ActivationMode, QuantizedActivations } from "../../src/ops/activation_mode.ts";
+import { linear } from "../../src/ops/builders.ts";
+import type { QuantizedTensor } from "../../src/quantization/quantized_tensor.ts";
+import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { int8 } from "../backends/conformance/activation_cases.ts";
+import { type ConformanceCase, floats, judge, runCase } from "../backends/conformance/cases.ts";
+import { coded, integer, quantized, type TestFormat } from "../backends/conformance/formats.ts";
+import { buildLinearCase, ENDINGS, formatOf } from "../backends/conformance/weight_cases.ts";
+import { TestWeights } from "../backends/conformance/weights.ts";
+import { failsWith, openStandIn, type StandIn } from "./stand_in.ts";
+
+const FLOAT = { kind: "float", dtype: "float32" } as const;
+const ZERO = { kind: "integer", zeroPoint: 0 } as const;
+
+const standIn = openStandIn("int8_products");
+if (typeof standIn === "string") {
+  console.log(`cuda: products of int8 are skipped: ${standIn}`);
+  test("cuda on the stand-in: products of int8", { skip: standIn }, () => {});
+} else {
+  registerAll(standIn);
+}
+
+/** What a device does differently: scales of rows or all, zeros, fewer levels, LLM.int8(). */
+function modes(): readonly ActivationMode[] {
+  const asymmetric = { levels: 255, least: 2 ** -23, mapping: "asymmetric" } as const;
+  const reciprocal = { rounding: "reciprocal" } as const;
+  return [
+    int8({ levels: 127.5, least: 2 ** -23, ...reciprocal }),
+    int8({ ...asymmetric, ...reciprocal }),
+    { ...int8({ levels: 127, rounding: "ratio" }), granularity: "tensor" },
+    { ...int8({ ...asymmetric, ...reciprocal }), granularity: "tensor" },
+    { ...int8({}), scale: { kind: "static", scale: 0.03, inverse: 1 / 0.03, zero: 0 } },
+    { ...int8({}), scale: { kind: "static", scale: 0.02, inverse: 50, zero: -31 } },
+  ];
+}
+
+/** Rows with one scale, or sharing one, whose codes 8 bits hold. */
+const FORMATS: readonly TestFormat[] = [
+  formatOf("8-bit integer, row f32 x 1/127"),
+  formatOf("4-bit integer, row bf16"),
+  quantized("7-bit integer from 0, two rows", (_, __, columns) => ({
+    bits: 7,
+    value: ZERO,
+    groupSize: 2 * columns,
+    scale: FLOAT,
+  })),
+  quantized("3-bit integer, tensor coded", (_, rows, columns) => ({
+    ...integer(3),
+    groupSize: rows * columns,
+    scale: coded(integer(6).value, 6, 16, "float16"),
+  })),
+];
+
+/** Weights whose sums are no int32 sums of int8. */
+const OTHERS: readonly TestFormat[] = [
+  formatOf("8-bit integer without a zero point, 64 f32"),
+  formatOf("4-bit integer, 32 f16"),
+  quantized("8-bit integer from 0, row", (_, __, columns) => ({
+    bits: 8,
+    value: ZERO,
+    groupSize: columns,
+    scale: FLOAT,
+  })),
+  quantized("4-bit integer, row, offset", (_, __, columns) => ({
+    ...integer(4),
+    groupSize: columns,
+    scale: FLOAT,
+    offset: FLOAT,
+  })),
+];
+
+/** Sums in the output and beside it, rows of any length. */
+const SIZES = [
+  { m: 66, n: 48, k: 96 },
+  { m: 67, n: 130, k: 200 },
+  { m: 65, n: 33, k: 515 },
+  { m: 130, n: 16, k: 64 },
+  { m: 257, n: 1, k: 31 },
+];
+
+function cases(): ConformanceCase[] {
+  return modes().flatMap((mode, i) =>
+    FORMATS.flatMap((format, f) =>
+      [i + f, i + f + 2].map((s) => {
+        const size = SIZES[s % SIZES.length]!;
+        const ending = ENDINGS[(i + f + s) % ENDINGS.length]!;
+        const options = { mode, budget: "linear/quantized activations" } as const;
+        return buildLinearCase(format, ending, size, 61000 + 100 * i + 10 * f + s, options);
+      })
+    )
+  );
+}
+
+function llmCases(): ConformanceCase[] {
+  return SIZES.flatMap((size, s) =>
+    [0, 2.5, 6].map((threshold, t) => {
+      const mode = { kind: "llm_int8", threshold } as const;
+      const ending = ENDINGS[(3 * s + t) % ENDINGS.length]!;
+      const options = { mode, budget: "linear/llm_int8" } as const;
+      return buildLinearCase(FORMATS[0]!, ending, size, 62000 + 10 * s + t, options);
+    })
+  );
+}
+
+function registerAll(standIn: StandIn): void {
+  const { library } = standIn;
+
+  /** What cases give, and how many products of integers the library made of them. */
+  async function run(
+    asked: readonly ConformanceCase[],
+    cublasLtLibrary: string | false,
+    judged = true,
+  ): Promise<{ outputs: Uint8Array[]; products: number }> {
+    const backend = await createCudaBackend({ driverLibrary: library, cublasLtLibrary });
+    const before = standIn.count("integerProducts");
+    const outputs: Uint8Array[] = [];
+    for (const testCase of asked) {
+      const found = await runCase(backend, testCase);
+      if (judged) assert.equal(judge(testCase, found), null);
+      outputs.push(found.bytes);
+    }
+    await backend.close();
+    return { outputs, products: standIn.count("integerProducts") - before };
+  }
+
+  for (
+    const [name, make] of Object.entries({ "int8 activations": cases, "LLM.int8()": llmCases })
+  ) {
+    test(`${name}: cuBLASLt's sums of integers and our own give the same bytes`, async () => {
+      const asked = make();
+      const byLibrary = await run(asked, library);
+      // A product before graphs are captured, where its kind is new, and one in the run.
+      assert.ok(byLibrary.products >= asked.length && byLibrary.products <= 2 * asked.length);
+      const own = await run(asked, false);
+      assert.equal(own.products, 0);
+      assert.deepEqual(own.outputs, byLibrary.outputs);
+    });
+  }
+
+  test("where cuBLASLt refuses integers, or has never heard of them, our own kernel sums", async () => {
+    const asked = [...cases().slice(0, 8), ...llmCases().slice(0, 3)];
+    const { outputs } = await run(asked, library);
+    for (const refuseProducts of [3, 4]) {
+      standIn.set({ refuseProducts });
+      const refused = await run(asked, library);
+      standIn.reset();
+      assert.equal(refused.products, 0);
+      assert.deepEqual(refused.outputs, outputs);
+    }
+  });
+
+  test("weights whose codes are no int8 of one scale a row stay floats", async () => {
+    const options = { mode: modes()[0]!, budget: "linear/quantized activations" } as const;
+    const asked = OTHERS.map((format, f) =>
+      buildLinearCase(format, ENDINGS[f]!, SIZES[1]!, 63000 + f, options)
+    );
+    assert.equal((await run(asked, library)).products, 0);
+  });
+
+  test("a row of LLM.int8() is the same among few rows and among many", async () => {
+    const [m, n, k] = [64, 33, 131];
+    const values = Float32Array.from({ length: (m + 1) * k }, (_, i) => Math.sin(i * i) * 3);
+    for (let i = 5; i < m * k; i += 97) values[i] = 8 + i % 7; // outliers
+    values.fill(0.25, m * k);
+    const layer = (rows: number) => {
+      const options = {
+        mode: { kind: "llm_int8", threshold: 6 },
+        budget: "linear/llm_int8",
+      } as const;
+      const built = buildLinearCase(FORMATS[0]!, ENDINGS[1]!, { m: 1, n, k }, 64000, options);
+      return {
+        ...built,
+        inputs: { x: floats(values.subarray(0, rows * k), [rows, k]) },
+        build: plainLayer(n, k),
+      };
+    };
+    const { outputs: [few] } = await run([layer(m)], library, false);
+    const { outputs: [many], products } = await run([layer(m + 1)], library, false);
+    assert.ok(products > 0);
+    assert.deepEqual(many!.subarray(0, few!.length), few);
+  });
+
+  test("a NaN or an infinity makes its row NaN, and no other", async () => {
+    const [m, n, k] = [70, 32, 48];
+    for (const mode of [modes()[0], modes()[1], modes()[5]] as QuantizedActivations[]) {
+      for (const broken of [NaN, Infinity, -Infinity]) {
+        const x = Float32Array.from({ length: m * k }, (_, i) => Math.cos(i));
+        const clean = await run([brokenCase(x, mode)], library, false);
+        x[33 * k + 7] = broken;
+        const found = await run([brokenCase(x, mode)], library, false);
+        const rows = [clean, found].map(({ outputs: [bytes] }) => floatsOf(bytes!));
+        const isClamped = mode.scale.kind === "static" && broken === broken;
+        for (let i = 0; i < m * n; i++) {
+          const isBroken = Math.floor(i / n) === 33;
+          if (!isBroken) assert.equal(rows[1]![i], rows[0]![i]);
+          else {assert.equal(
+              Number.isNaN(rows[1]![i]),
+              !isClamped,
+              `${broken} ${JSON.stringify(mode)}`,
+            );}
+        }
+      }
+    }
+    function brokenCase(x: Float32Array, mode: QuantizedActivations): ConformanceCase {
+      const options = { mode, budget: "linear/quantized activations" } as const;
+      const built = buildLinearCase(FORMATS[1]!, ENDINGS[0]!, { m: 1, n, k }, 65000, options);
+      return { ...built, inputs: { x: floats(x, [m, k]) }, build: plainLayer(n, k) };
+    }
+  });
+
+  test("every slice of a large weight has its own scales and sums", async () => {
+    const [m, n, k] = [65, 288, 65536]; // 256 rows fit a slice
+    const { weights, tensor } = largeWeight(n, k);
+    const x = Float32Array.from({ length: m * k }, (_, i) => (i * 7919) % 256 - 100);
+    const { outputs: [bytes], products } = await run(
+      [{
+        name: "two slices",
+        op: "linear",
+        budget: "linear/quantized activations",
+        inputs: { x: HostTensor.fromFloat32(x, [m, k]) },
+        weights,
+        build: plainLayer(n, k),
+        expected: () => [],
+      }],
+      library,
+      false,
+    );
+    assert.equal(products, 2 * 2);
+    const found = floatsOf(bytes!);
+    for (const row of [0, m - 1]) {
+      const expected = sumsOfRow(x.subarray(row * k, (row + 1) * k), tensor);
+      assert.deepEqual(found.subarray(row * n, (row + 1) * n), expected);
+    }
+  });
+
+  test("a product of integers that fails is an error in the library's words, and nothing stays", async () => {
+    const backend = await createCudaBackend({ driverLibrary: library, cublasLtLibrary: library });
+    standIn.set({ failProduct: 1 });
+    await failsWith(
+      runCase(backend, cases()[0]!),
+      "backend_failed",
+      /Cannot multiply matrices \[66, 96\] and \[48, 96\].*CUBLAS_STATUS_EXECUTION_FAILED \(13\)/,
+    );
+    standIn.reset();
+    await backend.close();
+    standIn.assertNothingHeld();
+  });
+}
+
+function plainLayer(n: number, k: number): ConformanceCase["build"] {
+  return (graph, inputs) => linear(inputs.x!, graph.weight("w", [n, k]));
+}
+
+function floatsOf(bytes: Uint8Array): Float32Array {
+  return new Float32Array(bytes.slice().buffer);
+}
+
+/** An int8 weight with another scale in each row, and activations with a zero. */
+function largeWeight(n: number, k: number): { weights: TestWeights; tensor: QuantizedTensor } {
+  const layout = { ...integer(8), groupSize: k, scale: FLOAT, offset: null };
+  const codes = Uint8Array.from({ length: n * k }, (_, i) => (i * 31 + (i >> 9)) & 255);
+  const values = HostTensor.fromFloat32(Float32Array.from({ length: n }, (_, i) => 1 + i / 64));
+  const tensor = {
+    shape: [n, k],
+    layout,
+    codes,
+    scale: { kind: "float", values },
+    offset: null,
+  } as const;
+  const mode = { ...int8({}), scale: { kind: "static", scale: 1, inverse: 1, zero: 27 } } as const;
+  const weights = new TestWeights(mode);
+  weights.add("w", {
+    shape: [n, k],
+    format: { kind: "quantized", layout },
+    stored: { kind: "quantized", tensor },
+    values: new Float64Array(0),
+  });
+  return { weights, tensor };
+}
+
+/** Sums of whole numbers, x being clamped to what its codes reach: float64 holds them; then as they are rounded. */
+function sumsOfRow(x: Float32Array, { shape: [n, k], codes }: QuantizedTensor): Float32Array {
+  const seen = Float64Array.from(x, (value) => Math.min(Math.max(value + 27, -128), 127) - 27);
+  return Float32Array.from({ length: n }, (_, row) => {
+    let sum = 0;
+    for (let i = 0; i < k; i++) sum += seen[i]! * (codes[row * k + i]! - 128);
+    return Math.fround(sum) * (1 + row / 64);
+  });
+}
