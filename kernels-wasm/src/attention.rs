@@ -1,10 +1,14 @@
-//! attention: softmax(scale q k^T + bias) v per head, over blocks of queries and keys with an online
-//! softmax (Dao et al., FlashAttention), so that no [queries, keys] matrix is ever stored.
+//! attention: softmax(scale q k^T + bias) v per head, over blocks of keys with an online softmax (Dao et al.,
+//! FlashAttention), so that no [queries, keys] matrix is ever stored.
+//!
+//! Everything is computed transposed, for panels of 8 queries: scores [keys, 8] = k q^T and sums [features, 8]
+//! += v^T weights. So the scores lie as the second product reads them, the softmax runs down the lanes, and
+//! only k and v are packed, once for all queries of a tile.
 
 use crate::control::Context;
-use crate::gemm::{self, MR, NR};
+use crate::gemm::{self, MR, NR, SCRATCH_BYTES};
 use crate::linear::Rows;
-use crate::math::{exp_negative, exp_scalar};
+use crate::softmax::{soften, Softmax};
 use crate::simd::*;
 
 #[repr(C)]
@@ -26,271 +30,236 @@ pub struct Attention {
     bias_query_stride: u32,
 }
 
-/// Keys of a block; half as many for heads so wide that their packed keys would not fit.
-const KEYS: usize = 128;
-const WIDE: usize = 512;
-/// Floats of packed queries (and of output sums) a worker holds.
-const QUERY_FLOATS: usize = 192 * 128;
+/// Keys of a block, and of heads so wide that their packed keys would fill the caches.
+const KEYS: usize = 132;
+const WIDE_KEYS: usize = 60;
+const WIDE: usize = 256;
+/// The widest head; src/backends/wasm/encode_fused.ts holds the same.
+const MAX_SIZE: usize = 768;
+
+const _: () = assert!(KEYS % MR == 0 && WIDE_KEYS % MR == 0);
+const _: () = assert!(KEYS * 2 * (WIDE + MR) + KEYS * NR + 2 * panel_floats(WIDE) < SCRATCH_BYTES / 4);
+const _: () =
+    assert!(WIDE_KEYS * 2 * MAX_SIZE + WIDE_KEYS * NR + 2 * panel_floats(MAX_SIZE) < SCRATCH_BYTES / 4);
+
+/// Features, rounded up to what packing writes and to whole micro tiles.
+const fn packed_size(size: usize) -> usize {
+    size.div_ceil(4) * 4
+}
+const fn summed_size(size: usize) -> usize {
+    size.div_ceil(MR) * MR
+}
+
+/// Packed queries, sums, bases and totals of the weights of 8 queries.
+const fn panel_floats(size: usize) -> usize {
+    (packed_size(size) + summed_size(size) + 2) * NR
+}
+
+/// 8 queries on their way through the keys.
+struct Panel {
+    /// The first query.
+    query: usize,
+    /// [features, 8]
+    q: *mut f32,
+    softmax: Softmax,
+}
 
 /// The regions of one worker's scratch.
 struct Block {
-    /// Features of a head, rounded up to a micro tile.
     size: usize,
     /// Keys of a block.
     keys: usize,
-    q: *mut f32,
     k: *mut f32,
     v: *mut f32,
     scores: *mut f32,
-    weights: *mut f32,
-    sums: *mut f32,
-    largest: *mut f32,
-    total: *mut f32,
+    panels: *mut f32,
+    /// Panels that fit.
+    most_panels: usize,
 }
 
 impl Block {
-    unsafe fn new(context: &Context, rows: usize, size: usize) -> Block {
-        let mut at = context.scratch as *mut f32;
-        let keys = if size > WIDE { KEYS / 2 } else { KEYS };
-        let mut take = |count: usize| {
-            let region = at;
-            at = at.add(gemm::round_up(count, 16));
-            region
-        };
-        Block {
-            size,
-            keys,
-            q: take(rows * size),
-            k: take(keys * size),
-            v: take(keys * size),
-            scores: take(rows * keys),
-            weights: take(MR * keys),
-            sums: take(rows * size),
-            largest: take(rows),
-            total: take(rows),
-        }
+    unsafe fn new(context: &Context, size: usize) -> Block {
+        let keys = if size > WIDE { WIDE_KEYS } else { KEYS };
+        let k = context.scratch as *mut f32;
+        let v = k.add(keys * packed_size(size));
+        let scores = v.add(keys * summed_size(size));
+        let panels = scores.add(keys * NR);
+        let left = SCRATCH_BYTES / 4 - panels.offset_from(k) as usize;
+        Block { size, keys, k, v, scores, panels, most_panels: left / panel_floats(size) }
+    }
+
+    /// Panel `index` of a tile that begins at query `first`.
+    unsafe fn panel(&self, first: usize, index: usize) -> Panel {
+        let q = self.panels.add(index * panel_floats(self.size));
+        let features = summed_size(self.size);
+        let sums = q.add(packed_size(self.size) * NR);
+        let base = sums.add(features * NR);
+        let softmax = Softmax { base, total: base.add(NR), sums, features };
+        Panel { query: first + index * NR, q, softmax }
     }
 }
 
-/// Queries of a block: as many as fit, fewer when there would be too few blocks to share.
-fn block_rows(p: &Attention, size: usize, threads: usize) -> usize {
-    let mut rows = (QUERY_FLOATS / size).min(192) / MR * MR;
-    rows = rows.min(gemm::round_up(p.queries as usize, MR));
+/// Panels of a tile: as many as fit, fewer when there would be too few tiles to share.
+fn tile_panels(panels: usize, most: usize, heads: usize, threads: usize) -> usize {
     let wanted = if threads == 1 { 1 } else { 3 * threads };
-    while rows > 24 && p.heads as usize * (p.queries as usize).div_ceil(rows) < wanted {
-        rows = gemm::round_up(rows / 2, MR);
+    let mut tiles = panels.div_ceil(most);
+    while heads * tiles < wanted && tiles * 4 <= panels {
+        tiles *= 2;
     }
-    rows
+    panels.div_ceil(tiles)
 }
 
 pub unsafe fn run(p: &Attention, context: &Context) {
-    let size = gemm::round_up(p.size as usize, NR);
-    let rows = block_rows(p, size, context.threads);
-    let blocks = (p.queries as usize).div_ceil(rows);
-    let block = Block::new(context, rows, size);
-    while let Some(tile) = context.next_tile(blocks * p.heads as usize) {
-        let first = tile % blocks * rows;
-        let count = rows.min(p.queries as usize - first);
-        p.run_block(&block, tile / blocks, first, count);
+    let block = Block::new(context, p.size as usize);
+    let panels = (p.queries as usize).div_ceil(NR);
+    let heads = p.heads as usize;
+    let per_tile = tile_panels(panels, block.most_panels, heads, context.threads);
+    let tiles = panels.div_ceil(per_tile);
+    while let Some(tile) = context.next_tile(tiles * heads) {
+        let first = tile % tiles * per_tile;
+        p.run_tile(&block, tile / tiles, first * NR, per_tile.min(panels - first));
     }
 }
 
 impl Attention {
-    unsafe fn run_block(&self, block: &Block, head: usize, first: usize, count: usize) {
-        let size = block.size;
-        let padded = gemm::round_up(count, MR);
+    unsafe fn run_tile(&self, block: &Block, head: usize, first: usize, panels: usize) {
         let column = head * self.size as usize;
-        self.pack_queries(block, column, first, count);
-        core::ptr::write_bytes(block.sums, 0, padded * size);
-        for i in 0..padded {
-            *block.largest.add(i) = f32::NEG_INFINITY;
-            *block.total.add(i) = 0.0;
+        for i in 0..panels {
+            self.begin(&block.panel(first, i), column);
         }
-        let end = if self.causal != 0 {
-            (self.keys as usize).min(first + count)
-        } else {
-            self.keys as usize
-        };
+        let end = self.visible_keys(first + (panels - 1) * NR);
         for key in (0..end).step_by(block.keys) {
             let keys = block.keys.min(end - key);
-            self.score(block, column, key, keys, padded);
-            for i in 0..count {
-                self.soften(block, head, first + i, i, key, keys);
+            self.pack_keys(block, column, key, keys);
+            self.pack_values(block, column, key, keys);
+            for i in 0..panels {
+                let panel = block.panel(first, i);
+                let seen = self.visible_keys(panel.query).saturating_sub(key).min(keys);
+                self.score(block, &panel, seen);
+                self.add_bias(block, &panel, head, key, seen);
+                soften(block.scores, seen, &panel.softmax);
+                self.add_values(block, &panel, keys, seen);
             }
-            self.add_values(block, column, key, keys, padded);
         }
-        self.store(block, column, first, count);
+        for i in 0..panels {
+            self.store(&block.panel(first, i), column);
+        }
     }
 
-    unsafe fn pack_queries(&self, block: &Block, column: usize, first: usize, count: usize) {
-        let size = block.size;
+    /// Keys that any query of the panel that begins at `query` sees.
+    fn visible_keys(&self, query: usize) -> usize {
+        let keys = self.keys as usize;
+        if self.causal != 0 { keys.min(query + NR) } else { keys }
+    }
+
+    /// Queries of a panel; a full one but at the end.
+    fn count(&self, panel: &Panel) -> usize {
+        NR.min(self.queries as usize - panel.query)
+    }
+
+    /// Packs the queries times scale as [features][8], and empties the sums.
+    unsafe fn begin(&self, panel: &Panel, column: usize) {
         let features = self.size as usize;
-        core::ptr::write_bytes(block.q, 0, gemm::round_up(count, MR) * size);
-        for i in (0..count).step_by(MR) {
-            let source = |r: usize| self.q.at(first + i + r).add(column) as *const f32;
-            gemm::pack_rows(source, MR.min(count - i), features, block.q.add(i * size));
-        }
-        let whole = gemm::round_up(count, MR) * size;
-        for i in (0..whole).step_by(4) {
-            let at = block.q.add(i);
-            store(at, f32x4_mul(load(at), f32x4_splat(self.scale)));
+        let source = |r: usize| self.q.at(panel.query + r).add(column) as *const f32;
+        gemm::pack_panel(source, self.count(panel), features, panel.q);
+        scale_run(panel.q, features * NR, f32x4_splat(self.scale));
+        core::ptr::write_bytes(panel.softmax.sums, 0, summed_size(features) * NR);
+        // Without any key the sums are not divided.
+        let total = f32x4_splat(if self.keys == 0 { 1.0 } else { 0.0 });
+        for half in [0, 4] {
+            store(panel.softmax.base.add(half), f32x4_splat(f32::NEG_INFINITY));
+            store(panel.softmax.total.add(half), total);
         }
     }
 
-    /// scores [padded, keys] = scale q k^T of one block of keys.
-    unsafe fn score(&self, block: &Block, column: usize, key: usize, keys: usize, padded: usize) {
-        let (size, features) = (block.size, self.size as usize);
-        for j in (0..keys).step_by(NR) {
-            let source = |r: usize| self.k.at(key + j + r).add(column) as *const f32;
-            gemm::pack_panel(source, NR.min(keys - j), features, block.k.add(j * size));
+    /// Keys as strips [features][MR].
+    unsafe fn pack_keys(&self, block: &Block, column: usize, key: usize, keys: usize) {
+        for i in (0..keys).step_by(MR) {
+            let source = |r: usize| self.k.at(key + i + r).add(column) as *const f32;
+            let strip = block.k.add(i * packed_size(block.size));
+            gemm::pack_rows(source, MR.min(keys - i), block.size, strip);
         }
-        for i in (0..padded).step_by(MR) {
-            for j in (0..keys).step_by(NR) {
-                let to = block.scores.add(i * block.keys + j);
-                let panel = block.k.add(j * size);
-                gemm::kernel(block.q.add(i * size), panel, features, to, block.keys, false);
+    }
+
+    /// Values as strips [keys][MR features], one for each MR features.
+    unsafe fn pack_values(&self, block: &Block, column: usize, key: usize, keys: usize) {
+        let whole = block.size / MR * MR;
+        for r in 0..keys {
+            let from = self.v.at(key + r).add(column) as *const f32;
+            let at = |feature: usize| block.v.add(feature * keys + r * MR);
+            for feature in (0..whole).step_by(MR) {
+                store(at(feature), load(from.add(feature)));
+                let rest = v128_load64_zero(from.add(feature + 4) as *const u64);
+                v128_store64_lane::<0>(rest, at(feature).add(4) as *mut u64);
+            }
+            for feature in whole..summed_size(block.size) {
+                let value = if feature < block.size { *from.add(feature) } else { 0.0 };
+                *at(whole).add(feature - whole) = value;
             }
         }
     }
 
-    /// Turns a row of scores into weights e^(score - largest), rescaling what was summed before.
-    unsafe fn soften(
-        &self,
-        block: &Block,
-        head: usize,
-        query: usize,
-        i: usize,
-        key: usize,
-        keys: usize,
-    ) {
-        let scores = block.scores.add(i * block.keys);
-        self.add_bias(scores, head, query, key, keys);
-        let before = *block.largest.add(i);
-        let largest = largest_of(scores, keys, before);
-        // A row that sees no key yet keeps weights of zero instead of e^(inf - inf).
-        let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
-        let total = exponentials(scores, keys, base);
-        if before != largest {
-            let factor = exp_scalar(before - base);
-            *block.total.add(i) *= factor;
-            scale_run(block.sums.add(i * block.size), block.size, factor);
-            *block.largest.add(i) = largest;
+    /// scores [seen, 8] = k q^T of a block of keys.
+    unsafe fn score(&self, block: &Block, panel: &Panel, seen: usize) {
+        let size = block.size;
+        for i in (0..seen).step_by(MR) {
+            let strip = block.k.add(i * packed_size(size));
+            gemm::kernel(strip, panel.q, size, block.scores.add(i * NR), NR, false);
         }
-        *block.total.add(i) += total;
     }
 
-    /// Adds the bias and hides keys beyond the causal edge and beyond `keys` (to a multiple of 4).
+    /// Adds the bias and hides keys beyond the causal edge.
     #[inline(always)]
-    unsafe fn add_bias(&self, scores: *mut f32, head: usize, query: usize, key: usize, keys: usize) {
+    unsafe fn add_bias(&self, block: &Block, panel: &Panel, head: usize, key: usize, seen: usize) {
         if !self.bias.is_null() {
-            let bias = self.bias.add(
-                head * self.bias_head_stride as usize + query * self.bias_query_stride as usize + key,
-            );
-            for j in (0..keys).step_by(4) {
-                let sum = f32x4_add(load(scores.add(j)), load_some(bias.add(j), keys - j));
-                store(scores.add(j), sum);
-            }
-        }
-        let visible = if self.causal != 0 && query + 1 < key + keys {
-            (query + 1).saturating_sub(key)
-        } else {
-            keys
-        };
-        for j in visible..gemm::round_up(keys, 4) {
-            *scores.add(j) = f32::NEG_INFINITY;
-        }
-    }
-
-    /// sums [padded, size] += weights [padded, keys] v [keys, size].
-    unsafe fn add_values(
-        &self,
-        block: &Block,
-        column: usize,
-        key: usize,
-        keys: usize,
-        padded: usize,
-    ) {
-        let size = block.size;
-        let features = self.size as usize;
-        for j in (0..size).step_by(NR) {
-            let panel = block.v.add(j * block.keys);
-            for r in 0..keys {
-                for half in (0..NR).step_by(4) {
-                    let value = if j + half < features {
-                        let from = self.v.at(key + r).add(column + j + half);
-                        load_some(from, features - j - half)
-                    } else {
-                        f32x4_splat(0.0)
-                    };
-                    store(panel.add(r * NR + half), value);
+            let head = self.bias.add(head * self.bias_head_stride as usize);
+            for i in 0..self.count(panel) {
+                let row = head.add((panel.query + i) * self.bias_query_stride as usize + key);
+                for j in 0..seen {
+                    *block.scores.add(j * NR + i) += *row.add(j);
                 }
             }
         }
-        for i in (0..padded).step_by(MR) {
-            let source = |r: usize| block.scores.add((i + r) * block.keys) as *const f32;
-            gemm::pack_rows(source, MR, keys, block.weights);
-            for j in (0..size).step_by(NR) {
-                let to = block.sums.add(i * size + j);
-                gemm::kernel(block.weights, block.v.add(j * block.keys), keys, to, size, true);
+        if self.causal != 0 {
+            for j in (panel.query + 1).saturating_sub(key)..seen {
+                let hidden = (key + j).saturating_sub(panel.query).min(NR);
+                core::slice::from_raw_parts_mut(block.scores.add(j * NR), hidden)
+                    .fill(f32::NEG_INFINITY);
             }
         }
     }
 
-    unsafe fn store(&self, block: &Block, column: usize, first: usize, count: usize) {
-        let size = block.size;
+    /// sums [features, 8] += v^T weights.
+    unsafe fn add_values(&self, block: &Block, panel: &Panel, keys: usize, seen: usize) {
+        for feature in (0..block.size).step_by(MR) {
+            let strip = block.v.add(feature * keys);
+            gemm::kernel(strip, block.scores, seen, panel.softmax.sums.add(feature * NR), NR, true);
+        }
+    }
+
+    unsafe fn store(&self, panel: &Panel, column: usize) {
         let features = self.size as usize;
-        for i in 0..count {
-            let inverse = f32x4_splat(1.0 / *block.total.add(i));
-            let to = self.output.at(first + i).add(column);
-            for j in (0..features).step_by(4) {
-                let value = f32x4_mul(load(block.sums.add(i * size + j)), inverse);
-                store_some(to.add(j), value, features - j);
+        let count = self.count(panel);
+        for half in (0..count).step_by(4) {
+            let inverse = f32x4_div(f32x4_splat(1.0), load(panel.softmax.total.add(half)));
+            for feature in (0..features).step_by(4) {
+                let at = |r: usize| {
+                    let from = panel.softmax.sums.add((feature + r) * NR + half);
+                    f32x4_mul(load(from), inverse)
+                };
+                let (a, b, c, d) = transpose(at(0), at(1), at(2), at(3));
+                for (r, row) in [a, b, c, d].into_iter().enumerate().take(count - half) {
+                    let to = self.output.at(panel.query + half + r).add(column + feature);
+                    store_some(to, row, features - feature);
+                }
             }
         }
     }
 }
 
-/// The largest of `start` and a run padded to whole vectors with -infinity.
 #[inline(always)]
-unsafe fn largest_of(scores: *const f32, count: usize, start: f32) -> f32 {
-    let mut largest = [f32x4_splat(start); 2];
-    let mut j = 0;
-    while j + 8 <= count {
-        largest[0] = f32x4_pmax(largest[0], load(scores.add(j)));
-        largest[1] = f32x4_pmax(largest[1], load(scores.add(j + 4)));
-        j += 8;
-    }
-    while j < count {
-        largest[0] = f32x4_pmax(largest[0], load(scores.add(j)));
-        j += 4;
-    }
-    max_lanes(f32x4_pmax(largest[0], largest[1]))
-}
-
-/// Replaces a run of scores by e^(score - base) and gives their sum.
-#[inline(always)]
-unsafe fn exponentials(scores: *mut f32, count: usize, base: f32) -> f32 {
-    let base = f32x4_splat(base);
-    let mut total = f32x4_splat(0.0);
-    let pairs = count & !7;
-    for j in (0..pairs).step_by(8) {
-        let shifted = [0, 4].map(|i| f32x4_sub(load(scores.add(j + i)), base));
-        let [first, second] = exp_negative(shifted);
-        total = f32x4_add(f32x4_add(total, first), second);
-        store(scores.add(j), first);
-        store(scores.add(j + 4), second);
-    }
-    for j in (pairs..count).step_by(4) {
-        let [weight] = exp_negative([f32x4_sub(load(scores.add(j)), base)]);
-        total = f32x4_add(total, weight);
-        store(scores.add(j), weight);
-    }
-    sum_lanes(total)
-}
-
-#[inline(always)]
-unsafe fn scale_run(values: *mut f32, count: usize, factor: f32) {
+unsafe fn scale_run(values: *mut f32, count: usize, factor: v128) {
     for j in (0..count).step_by(4) {
-        store(values.add(j), f32x4_mul(load(values.add(j)), f32x4_splat(factor)));
+        store(values.add(j), f32x4_mul(load(values.add(j)), factor));
     }
 }

@@ -31,6 +31,7 @@ mod norm;
 mod opcodes;
 mod rope;
 mod simd;
+mod softmax;
 mod tape;
 mod weight;
 

@@ -37,34 +37,22 @@ pub fn exp(x: v128) -> v128 {
 /// 2^t for t from -126 to 127.99, within 7e-8. Adding 1.5 * 2^23 rounds t to the integer that the sum's low bits
 /// then hold; the rest, at most a half, goes through a polynomial (fitted at Chebyshev nodes).
 #[inline(always)]
-fn exp2<const N: usize>(t: [v128; N]) -> [v128; N] {
+fn exp2(t: v128) -> v128 {
     let magic = f32x4_splat(12_582_912.0);
-    let shifted = t.map(|t| f32x4_add(t, magic));
-    let f: [v128; N] =
-        core::array::from_fn(|i| f32x4_sub(t[i], f32x4_sub(shifted[i], magic)));
-    let mut p = [f32x4_splat(1.546_145_2e-4); N];
+    let shifted = f32x4_add(t, magic);
+    let f = f32x4_sub(t, f32x4_sub(shifted, magic));
+    let mut p = f32x4_splat(1.546_145_2e-4);
     for c in [1.339_087_7e-3, 9.618_057e-3, 5.550_357e-2, 2.402_265_1e-1, 6.931_472e-1, 1.0] {
-        for i in 0..N {
-            p[i] = madd(p[i], f[i], f32x4_splat(c));
-        }
+        p = madd(p, f, f32x4_splat(c));
     }
-    core::array::from_fn(|i| i32x4_add(p[i], i32x4_shl(shifted[i], 23)))
-}
-
-/// e^x for x <= 0, the softmax's: 0 below -87. Several vectors at once share the constants.
-#[inline(always)]
-pub fn exp_negative<const N: usize>(x: [v128; N]) -> [v128; N] {
-    let t = x.map(|x| f32x4_mul(x, f32x4_splat(LOG2_E)));
-    let least = f32x4_splat(-126.0);
-    let power = exp2(t.map(|t| f32x4_pmax(t, least)));
-    core::array::from_fn(|i| v128_and(power[i], f32x4_ge(t[i], least)))
+    i32x4_add(p, i32x4_shl(shifted, 23))
 }
 
 /// x / (1 + 2^t). Below t = -126 the sum is 1 in any case; from 128 on it is infinite.
 #[inline(always)]
 fn over_one_plus_exp2(x: v128, t: v128) -> v128 {
     let most = f32x4_splat(127.99);
-    let [power] = exp2([f32x4_pmin(f32x4_pmax(t, f32x4_splat(-126.0)), most)]);
+    let power = exp2(f32x4_pmin(f32x4_pmax(t, f32x4_splat(-126.0)), most));
     let infinity = v128_and(f32x4_gt(t, most), f32x4_splat(f32::INFINITY));
     over_one_plus(x, f32x4_add(power, infinity))
 }
@@ -158,11 +146,6 @@ pub fn activation(kind: u32, x: v128) -> v128 {
         UNARY_RELU => f32x4_pmax(x, f32x4_splat(0.0)),
         _ => x,
     }
-}
-
-/// e^x of one value.
-pub fn exp_scalar(x: f32) -> f32 {
-    f32x4_extract_lane::<0>(exp(f32x4_splat(x)))
 }
 
 /// The square root.

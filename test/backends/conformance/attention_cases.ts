@@ -51,7 +51,29 @@ export function attentionCases(): ConformanceCase[] {
     attentionCase({ ...plain, heads, d, queries, keys, bias: true }, new Random(72100 + i)),
     attentionCase({ ...plain, heads, d, queries, keys: queries, causal: true }, new Random(72200)),
   ]);
-  return [...cases, ...edges, largeLogitsCase(1), largeLogitsCase(-1)];
+  return [
+    ...cases,
+    ...edges,
+    attentionCase({ ...plain, heads: 2, d: 8, queries: 3, keys: 0 }, new Random(72300)),
+    largeLogitsCase(1),
+    largeLogitsCase(-1),
+    ...[1 / 64, 1 / 8, 1, 8].map(risingLogitsCase),
+  ];
+}
+
+/** Logits that rise from key to key, by less and by more than a softmax over blocks of keys may let pass. */
+function risingLogitsCase(slope: number): ConformanceCase {
+  const [queries, keys] = [9, 400];
+  const matrix = (rows: number, value: (row: number, column: number) => number) => ({
+    rows,
+    columns: 2,
+    data: Float32Array.from({ length: 2 * rows }, (_, i) => value(i >> 1, i & 1)),
+  });
+  // Query 0 sees the logits fall instead, query 1 all equal.
+  const q = matrix(queries, (row, column) => column === 0 ? slope * (row - 1) : 0);
+  const k = matrix(keys, (row, column) => column === 0 ? row : 1);
+  const v = matrix(keys, (row, column) => Math.cos(row + column));
+  return plainCase(`logits that rise by ${slope}`, { q, k, v }, 1);
 }
 
 /** Logits of thousands, of one sign: exp overflows or vanishes unless the maximum is taken off first. */
@@ -64,16 +86,25 @@ function largeLogitsCase(sign: number): ConformanceCase {
     return { rows, columns, data };
   };
   const [q, k, v] = [matrix(8 * sign), matrix(7), matrix(1)];
-  const attributes = { heads: 2, scale: 1, causal: false };
+  return plainCase(`logits of ${sign > 0 ? "plus" : "minus"} thousands`, { q, k, v }, 2);
+}
+
+/** Attention of matrices as they are, with a scale of 1. */
+function plainCase(
+  name: string,
+  { q, k, v }: Record<"q" | "k" | "v", evaluate.Matrix>,
+  heads: number,
+): ConformanceCase {
+  const attributes = { heads, scale: 1, causal: false };
   return {
-    name: `logits of ${sign > 0 ? "plus" : "minus"} thousands`,
+    name,
     op: "attention",
     budget: "attention",
     inputs: Object.fromEntries(
-      Object.entries({ q, k, v }).map(([name, m]) => [name, floats(m.data, [rows, columns])]),
+      Object.entries({ q, k, v }).map(([name, m]) => [name, floats(m.data, [m.rows, m.columns])]),
     ),
     build: (graph, { q, k, v }) =>
-      graph.add("attention", attributes, [q, k, v, null], graph.allocate([rows, columns])),
+      graph.add("attention", attributes, [q, k, v, null], graph.allocate(q.shape)),
     expected: () => evaluate.attention(q, k, v, attributes),
   };
 }
