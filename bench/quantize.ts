@@ -24,6 +24,7 @@ import { isGgufQuantType } from "../src/quantization/gguf_quantizers.ts";
 import { createPause } from "../src/quantization/pause.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../src/tensor/random.ts";
+import { ScratchBytes } from "../src/tensor/scratch_bytes.ts";
 import { median, thisMachine } from "./machine.ts";
 
 /** Seconds of one quantization. */
@@ -49,17 +50,24 @@ const { values } = parseArgs({
   },
 });
 const threads = Number(values.threads);
+/** Where a loader has each weight and what is made of it, one after another. */
+const scratch = new ScratchBytes();
 const shape = [Number(values.rows), Number(values.columns)];
 const matrix = randomMatrix(0, shape);
 /** Just large enough for workers; brings and warms them, as the weights before do in a model. */
 const small = randomMatrix(1, [256, 8192]);
 const WARM_UPS = 4;
 
-/** In shared memory, as a loader reads weights that are to be quantized. */
 function randomMatrix(seed: number, shape: readonly number[]): HostTensor {
-  const matrix = HostTensor.zeros("bfloat16", shape, { shared: true });
-  matrix.bytes.set(new TorchGenerator(seed).randn(shape).cast("bfloat16").bytes);
-  return matrix;
+  return new TorchGenerator(seed).randn(shape).cast("bfloat16");
+}
+
+/** As a loader reads weights that are to be quantized: where the one before and its codes have been. */
+function loaded({ dtype, shape, bytes }: HostTensor): HostTensor {
+  scratch.reset();
+  const place = scratch.shared.take(bytes.length);
+  place.set(bytes);
+  return new HostTensor(dtype, shape, place);
 }
 
 function pathOf(relative: string): string {
@@ -98,17 +106,18 @@ function processorSeconds(): number {
 function quantizing({ fullName, config }: QuantizeFormat): (dense: HostTensor) => Promise<unknown> {
   const [method, name = ""] = fullName.split(":");
   if (method === "gguf" && isGgufQuantType(name)) {
-    return (dense) => quantizeTensor(name, "weight", dense, createPause(threads));
+    return (dense) => quantizeTensor(name, "weight", dense, createPause({ threads, scratch }));
   }
   const quantizer = createQuantizer(config(), { library: "diffusers", keepInFloat32: [] });
-  return (dense) => quantizer.quantize("weight", dense, createPause(threads));
+  return (dense) => quantizer.quantize("weight", dense, createPause({ threads, scratch }));
 }
 
 async function measureOurs(format: QuantizeFormat): Promise<Seconds> {
   const quantize = quantizing(format);
-  for (let turn = 0; turn < WARM_UPS; turn++) await quantize(small);
+  for (let turn = 0; turn < WARM_UPS; turn++) await quantize(loaded(small));
+  const dense = loaded(matrix);
   const [clock, processor] = [performance.now(), processorSeconds()];
-  await quantize(matrix);
+  await quantize(dense);
   return { wall: (performance.now() - clock) / 1000, cpu: processorSeconds() - processor };
 }
 

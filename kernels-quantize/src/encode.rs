@@ -45,6 +45,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether all groups begin and end where sixteen codes do.
+    fn is_even(&self) -> bool {
+        self.count % 16 == 0 && (self.head >= self.count || (self.head | self.group) % 16 == 0)
+    }
+
     /// Whether bfloat16 becomes an 8-bit float as it is.
     unsafe fn is_cast(&self) -> bool {
         let is_whole = self.head >= self.count && *self.factor == 1.0;
@@ -154,11 +159,12 @@ unsafe fn run_coder<C: Fn([v128; 4], &Group) -> v128>(
     let (mut index, mut left) = (0, rule.head);
     let mut group = Group::of(rule, 0);
     let mut finite = true;
+    let is_direct = rule.bits == 8 && rule.is_even();
     for start in (0..rule.count).step_by(CHUNK) {
         let length = CHUNK.min(rule.count - start);
         finite &= widen(rule.dtype, input, start, length, values.as_mut_ptr()) < INFINITY_BITS;
         let packed = out.add(start / 8 * rule.bits as usize);
-        let bytes = if rule.bits == 8 { packed } else { codes.as_mut_ptr() };
+        let bytes = if is_direct { packed } else { codes.as_mut_ptr() };
         let mut at = 0;
         while at < length {
             let part = left.min(length - at);
@@ -171,7 +177,7 @@ unsafe fn run_coder<C: Fn([v128; 4], &Group) -> v128>(
                 group = Group::of(rule, index);
             }
         }
-        if rule.bits < 8 {
+        if !is_direct {
             pack(codes.as_ptr(), length, rule.bits, packed);
         }
     }

@@ -1,6 +1,6 @@
-//! The kernels that quantize weights. Each call works on a run of a dense matrix that the host has copied
-//! into the module's memory, and writes what it makes of it beside. Results are the bytes that the Python
-//! libraries give on a CPU: every product, quotient and sum is rounded to float32, in their order.
+//! The kernels that quantize weights. Each call works on a run of a dense matrix, which lies in the memory or
+//! was brought into it, and writes what it makes of it and nothing beside. Results are the bytes that the
+//! Python libraries give on a CPU: every product, quotient and sum is rounded to float32, in their order.
 //!
 //! Nothing here allocates, and no engine may fuse anything: a run gives the same bytes on every machine.
 

@@ -271,6 +271,12 @@ pub fn unsigned_bytes(low: v128, high: v128) -> v128 {
     unsafe { transmute(narrow_words_unsigned(transmute(low), transmute(high))) }
 }
 
+/// Sixteen integers of 16 bits as bytes, from -128 to 127.
+#[inline(always)]
+pub fn signed_words(low: v128, high: v128) -> v128 {
+    unsafe { transmute(narrow_words(transmute(low), transmute(high))) }
+}
+
 /// Sixteen integers as bytes, from 0 to 255.
 #[inline(always)]
 pub fn bytes(a: v128, b: v128, c: v128, d: v128) -> v128 {
@@ -280,7 +286,7 @@ pub fn bytes(a: v128, b: v128, c: v128, d: v128) -> v128 {
 /// Sixteen integers as bytes, from -128 to 127.
 #[inline(always)]
 pub fn signed_bytes(a: v128, b: v128, c: v128, d: v128) -> v128 {
-    unsafe { transmute(narrow_words(transmute(narrow(a, b)), transmute(narrow(c, d)))) }
+    signed_words(narrow(a, b), narrow(c, d))
 }
 
 /// Floats that are whole and small, as integers.

@@ -1,15 +1,22 @@
 //! Codes, one per byte, into a dense little-endian bit stream.
 
-/// Packs `count` codes; up to 8 bytes behind the last one written may change.
+/// Packs `count` codes; nothing behind the last byte changes.
 pub unsafe fn pack(codes: *const u8, count: usize, bits: u32, out: *mut u8) {
     if bits == 8 {
         return core::ptr::copy_nonoverlapping(codes, out, count);
     }
     let bytes = bits as usize;
+    let end = (count * bytes).div_ceil(8);
     for i in (0..count).step_by(8) {
         let eight = (codes.add(i) as *const u64).read_unaligned();
         let kept = if count - i < 8 { eight & ((1u64 << (8 * (count - i))) - 1) } else { eight };
-        (out.add(i / 8 * bytes) as *mut u64).write_unaligned(join(kept, bits));
+        let (joined, at) = (join(kept, bits), i / 8 * bytes);
+        if at + 8 <= end {
+            (out.add(at) as *mut u64).write_unaligned(joined);
+        } else {
+            let rest = joined.to_le_bytes();
+            core::ptr::copy_nonoverlapping(rest.as_ptr(), out.add(at), bytes.min(end - at));
+        }
     }
 }
 

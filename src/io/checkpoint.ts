@@ -62,11 +62,11 @@ export function shapeInElements(
 
 /** How to read a tensor. */
 export interface ReadOptions {
-  /** Puts it into a SharedArrayBuffer. */
+  /** Puts it into shared memory. */
   readonly shared?: boolean;
   /** Its type is only a view of packed codes, which may look like NaN. */
   readonly packed?: boolean;
-  /** Where it lies until that is reset, unless it is `shared`. */
+  /** Where it lies until that is reset. */
   readonly scratch?: ScratchBytes;
 }
 
@@ -320,8 +320,8 @@ export function rowsOf(entry: TensorEntry, start: number, end: number): TensorEn
 
 function allocate(entry: TensorEntry, { shared, scratch }: ReadOptions): Uint8Array {
   try {
-    if (shared) return new Uint8Array(new SharedArrayBuffer(entry.bytes));
-    return scratch ? scratch.take(entry.bytes) : new Uint8Array(entry.bytes);
+    if (scratch) return (shared ? scratch.shared : scratch).take(entry.bytes);
+    return new Uint8Array(new (shared ? SharedArrayBuffer : ArrayBuffer)(entry.bytes));
   } catch (cause) {
     const detail = { file: entry.file, tensor: entry.name, expected: `${entry.bytes} bytes` };
     throw new HalftoneError("out_of_memory", "Cannot hold a tensor in memory", detail, cause);

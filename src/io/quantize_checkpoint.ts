@@ -35,6 +35,7 @@ import {
   statPath,
 } from "../runtime/files.ts";
 import { hasSharedWorkers } from "../runtime/workers.ts";
+import { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import { isFloat } from "../tensor/dtype.ts";
 import { type Checkpoint, openCheckpoint, readConfig, type TensorEntry } from "./checkpoint.ts";
 import type { WriteCheckpointOptions, WrittenCheckpoint } from "./checkpoint_writer.ts";
@@ -123,7 +124,7 @@ function quantization(
       ? { format: "pt", ...checkpoint.metadata }
       : writtenMetadata(checkpoint, quantizer, options),
     stateFile: quantizer.stateFile?.bind(quantizer),
-    encode: (entry) => quantizeTensor(entry, checkpoint, quantizer, options),
+    encode: (entry, scratch) => quantizeTensor(entry, { checkpoint, quantizer, options, scratch }),
   };
 }
 
@@ -165,8 +166,8 @@ interface Conversion {
   readonly metadata?: Readonly<Record<string, string>>;
   /** The library's own file beside the weights of a folder. */
   readonly stateFile?: Quantizer["stateFile"];
-  /** What becomes of a tensor of the source. */
-  encode(entry: TensorEntry): Promise<readonly NamedTensor[]>;
+  /** What becomes of a tensor of the source; it may lie in scratch memory. */
+  encode(entry: TensorEntry, scratch: ScratchBytes): Promise<readonly NamedTensor[]>;
 }
 
 async function convert(
@@ -218,18 +219,25 @@ async function* convertAll(
   options: ConvertOptions,
 ): AsyncGenerator<NamedTensor> {
   let done = 0;
+  const scratch = new ScratchBytes(); // whoever writes is done with a tensor when the next one is asked for
   for (const entry of checkpoint.entries.values()) {
     throwIfAborted(options.signal);
-    yield* await conversion.encode(entry);
+    scratch.reset();
+    yield* await conversion.encode(entry, scratch);
     options.onProgress?.(++done, checkpoint.entries.size);
   }
 }
 
+interface Quantization {
+  readonly checkpoint: Checkpoint;
+  readonly quantizer: Quantizer;
+  readonly options: QuantizeOptions;
+  readonly scratch: ScratchBytes;
+}
+
 async function quantizeTensor(
   entry: TensorEntry,
-  checkpoint: Checkpoint,
-  quantizer: Quantizer,
-  options: QuantizeOptions,
+  { checkpoint, quantizer, options, scratch }: Quantization,
 ): Promise<readonly NamedTensor[]> {
   const { name } = entry;
   if (quantizer.quantizesRest && belongsToQuantized(name, checkpoint, quantizer)) {
@@ -241,9 +249,9 @@ async function quantizeTensor(
     const storage = isFloat(tensor.dtype) ? quantizer.storageType?.(name, tensor.shape) : null;
     return [{ name, tensor: tensor.cast(storage ?? tensor.dtype) }];
   }
-  const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
+  const dense = await checkpoint.read(name, { shared: hasSharedWorkers(), scratch });
   const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
-  return quantizer.write(name, await quantizer.quantize(name, rounded, createPause()));
+  return quantizer.write(name, await quantizer.quantize(name, rounded, createPause({ scratch })));
 }
 
 /** GGUF's blocks have no place in safetensors, nor float8 in GGUF. */

@@ -19,6 +19,8 @@ import { castWeight, type WeightDType } from "../quantization/weights.ts";
 import { type DType, isFloat } from "../tensor/dtype.ts";
 import { elementCount } from "../tensor/shape.ts";
 import { joinPath, makeFolder, statPath } from "../runtime/files.ts";
+import { hasSharedWorkers } from "../runtime/workers.ts";
+import { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import {
   type Checkpoint,
   openCheckpoint,
@@ -78,9 +80,11 @@ export async function quantizeToGguf(
   const layers = t5Layers(checkpoint.entries.keys());
   const targets = [...checkpoint.entries.values()].map((entry) => targetOf(entry, layers, options));
   const pairs = metadataOf(options);
+  const scratch = new ScratchBytes();
   await writeGguf(path, targets, pairs, async function* (_, index) {
     if (options.signal?.aborted) throw aborted(options.signal);
-    yield await encode(targets[index], checkpoint, options);
+    scratch.reset();
+    yield await encode(targets[index], checkpoint, options, scratch);
     options.onProgress?.(index + 1, targets.length);
   });
   const totalSize = targets.reduce((sum, target) => sum + ggufTensorBytes(target), 0);
@@ -193,11 +197,15 @@ async function encode(
   { name, type, entry }: Target,
   checkpoint: Checkpoint,
   options: QuantizeGgufOptions,
+  scratch: ScratchBytes,
 ): Promise<Uint8Array> {
   if (entry.ggufType !== undefined) return (await checkpoint.read(name, { packed: true })).bytes;
-  const stored = await checkpoint.read(entry.name);
+  const shared = isGgufQuantType(type) && hasSharedWorkers();
+  const stored = await checkpoint.read(entry.name, { shared, scratch });
   const dense = options.dtype === undefined ? stored : castWeight(name, stored, options.dtype);
-  if (isGgufQuantType(type)) return await quantizeTensor(type, name, dense, createPause());
+  if (isGgufQuantType(type)) {
+    return await quantizeTensor(type, name, dense, createPause({ scratch }));
+  }
   return castWeight(name, dense, ggufTypeInfo(type).dtype!).bytes;
 }
 

@@ -5,7 +5,7 @@
 
 import { HalftoneError } from "../errors.ts";
 import { type SpawnedWorker, spawnWorker } from "../runtime/workers.ts";
-import type { QuantizeAnswer, QuantizeRequest, SharedJob } from "./quantize_worker.ts";
+import type { QuantizeAnswer, QuantizeRequest, SharedJob, WorkPlace } from "./quantize_worker.ts";
 import { quantizeModule } from "./wasm_kernels.ts";
 
 /** Milliseconds without work after which workers end. */
@@ -36,8 +36,8 @@ class QuantizeWorker {
   }
 
   /** Does a share of a job; false when kernels do not take a value of it. */
-  async run(job: SharedJob): Promise<boolean> {
-    const answer = await this.#ask({ kind: "job", ...job });
+  async run(job: SharedJob, place?: WorkPlace): Promise<boolean> {
+    const answer = await this.#ask({ kind: "job", ...job, place });
     return answer.kind === "done" && answer.finite;
   }
 
@@ -93,7 +93,7 @@ class QuantizePool {
   }
 
   async #lend(count: number): Promise<readonly QuantizeWorker[]> {
-    const module = await quantizeModule();
+    const module = await quantizeModule({ shared: true });
     while (this.#workers.length < count) {
       this.#workers.push(QuantizeWorker.start(this.#workers.length, module));
     }

@@ -1,7 +1,13 @@
 /** A worker that quantizes: takes piece after piece of the jobs it is sent. */
 
 import { type KernelJob, PIECE, type QuantizeKernels, valueBytes } from "./kernel_job.ts";
-import { instantiateKernels } from "./wasm_kernels.ts";
+import type { SharedMemory } from "../tensor/shared_scratch.ts";
+import {
+  instantiateKernels,
+  instantiateQuantize,
+  kernelsInPlace,
+  type QuantizeExports,
+} from "./wasm_kernels.ts";
 
 /** A job that several workers share. */
 export interface SharedJob {
@@ -16,10 +22,16 @@ export interface SharedJob {
   readonly cursor: Int32Array;
 }
 
+/** Where values and results of a job lie when kernels need no copies of them. */
+export interface WorkPlace extends SharedMemory {
+  /** The address of the worker's own part of it. */
+  readonly area: number;
+}
+
 /** From the host. */
 export type QuantizeRequest =
   | { readonly kind: "start"; readonly module: WebAssembly.Module }
-  | ({ readonly kind: "job" } & SharedJob);
+  | ({ readonly kind: "job"; readonly place?: WorkPlace } & SharedJob);
 
 /** From the worker, in the order of the requests. */
 export type QuantizeAnswer =
@@ -36,10 +48,15 @@ interface WorkerScope {
 const BEHIND_ALL = 2 ** 30;
 
 const scope = globalThis as unknown as WorkerScope;
-let kernels: QuantizeKernels;
+let module: WebAssembly.Module;
+let own: QuantizeKernels;
+/** The kernels in the memory of the last job in place. */
+let there: { readonly memory: SharedMemory; readonly exports: QuantizeExports } | undefined;
+/** The end of the last request: one is done after another. */
+let turn = Promise.resolve();
 
 scope.onmessage = (event) => {
-  handle(event.data).catch((error) => {
+  turn = turn.then(() => handle(event.data)).catch((error) => {
     const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     scope.postMessage({ kind: "failed", reason });
   });
@@ -47,13 +64,25 @@ scope.onmessage = (event) => {
 
 async function handle(request: QuantizeRequest): Promise<void> {
   if (request.kind === "start") {
-    kernels = await instantiateKernels(request.module);
+    module = request.module;
+    own = await instantiateKernels(module, { shared: true });
     return scope.postMessage({ kind: "ready" });
   }
-  scope.postMessage({ kind: "done", finite: takePieces(request) });
+  const kernels = request.place ? await kernelsAt(request.place) : own;
+  scope.postMessage({ kind: "done", finite: takePieces(kernels, request) });
 }
 
-function takePieces({ job, start, values, result, cursor }: SharedJob): boolean {
+async function kernelsAt(place: WorkPlace): Promise<QuantizeKernels> {
+  if (there?.memory.id !== place.id) {
+    there = { memory: place, exports: await instantiateQuantize(module, place.memory) };
+  }
+  return kernelsInPlace(there.exports, there.memory.memory, place.area);
+}
+
+function takePieces(
+  kernels: QuantizeKernels,
+  { job, start, values, result, cursor }: SharedJob,
+): boolean {
   const length = PIECE * valueBytes(job.values);
   for (;;) {
     const piece = Atomics.add(cursor, 0, 1);

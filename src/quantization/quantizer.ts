@@ -41,7 +41,7 @@ export interface TensorHeaders {
 export interface TensorReader extends TensorHeaders {
   /**
    * `packed`: the type is only a view of packed codes, which may look like NaN. `scratch`: where the tensor
-   * lies until that is reset, unless it is `shared`.
+   * lies until that is reset.
    */
   read(
     name: string,

@@ -103,8 +103,14 @@ export async function openWeights(
   return {
     catalog: { lookup: (name) => weights.get(name)?.info },
     source: {
-      read: (weight, scratch) =>
-        readWeight(weight, weights, scratch ? readingInto(checkpoint, scratch) : checkpoint),
+      read: (weight, scratch) => {
+        return readWeight(
+          weight,
+          weights,
+          scratch ? readingInto(checkpoint, scratch) : checkpoint,
+          scratch,
+        );
+      },
     },
     quantizationConfig: options.dequantizeTo === undefined ? quantizer?.config ?? null : null,
     quantizer,
@@ -129,7 +135,8 @@ function readingInto(checkpoint: TensorReader, scratch: ScratchBytes): TensorRea
 /** What a weight is and how it is read. */
 interface Loader {
   readonly info: WeightInfo;
-  read(checkpoint: TensorReader): Promise<StoredWeight>;
+  /** From the checkpoint, which may read into scratch memory; results may lie there too. */
+  read(checkpoint: TensorReader, scratch?: ScratchBytes): Promise<StoredWeight>;
 }
 
 interface LoaderContext extends Resolved {
@@ -162,14 +169,14 @@ function encodedLoader(
   info: WeightInfo,
   quantizer: Quantizer,
   { options }: LoaderContext,
-  encode: (checkpoint: TensorReader) => Promise<EncodedWeight>,
+  encode: (checkpoint: TensorReader, scratch?: ScratchBytes) => Promise<EncodedWeight>,
 ): Loader {
   const { dequantizeTo: dtype } = options;
   if (dtype === undefined) {
-    return { info, read: async (checkpoint) => quantized(await encode(checkpoint)) };
+    return { info, read: async (...from) => quantized(await encode(...from)) };
   }
-  const read = async (checkpoint: TensorReader): Promise<StoredWeight> => {
-    const tensor = denseWeight(quantizer, await encode(checkpoint), dtype);
+  const read: Loader["read"] = async (...from) => {
+    const tensor = denseWeight(quantizer, await encode(...from), dtype);
     checkFloat16(name, tensor);
     return { kind: "dense", tensor };
   };
@@ -208,10 +215,10 @@ function quantizingLoader(
   context: LoaderContext,
 ): Loader {
   const { options } = context;
-  return encodedLoader(name, info, quantizer, context, async (checkpoint) => {
+  return encodedLoader(name, info, quantizer, context, async (checkpoint, scratch) => {
     const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
     const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
-    return await quantizer.quantize(name, rounded, createPause());
+    return await quantizer.quantize(name, rounded, createPause({ scratch }));
   });
 }
 
@@ -294,6 +301,7 @@ async function readWeight(
   weight: PlanWeight,
   weights: ReadonlyMap<string, Loader>,
   checkpoint: TensorReader,
+  scratch: ScratchBytes | undefined,
 ): Promise<StoredWeight> {
   const loader = weights.get(weight.name);
   if (!loader) {
@@ -301,7 +309,7 @@ async function readWeight(
       tensor: weight.name,
     });
   }
-  const stored = await loader.read(checkpoint);
+  const stored = await loader.read(checkpoint, scratch);
   if (stored.kind === "quantized") return checkedShape(weight, stored);
   const { shape, arrangement, format } = weight;
   const arranged = arrangement === "convolution" ? channelsLast(stored.tensor) : stored.tensor;

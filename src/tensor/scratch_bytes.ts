@@ -1,5 +1,7 @@
 /** Memory for data that are used up at once, so that the same pages serve again and again. */
 
+import { SharedScratch } from "./shared_scratch.ts";
+
 const PAGE_BYTES = 65536;
 const ALIGNMENT = 64;
 /** Memory grows by whole steps of this. */
@@ -12,12 +14,15 @@ const LARGEST_BYTES = 2 ** 30;
  * WebAssembly memory, because fresh buffers cost more than reading into them: a page fault every 4 KiB.
  */
 export class ScratchBytes {
+  /** For what threads share. */
+  readonly shared: SharedScratch = new SharedScratch();
   #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0);
   #end = 0;
 
   /** Takes back all pieces: their bytes will change. */
   reset(): void {
     this.#end = 0;
+    this.shared.reset();
   }
 
   /** A piece of so many bytes, aligned to 64. Throws a RangeError when there is no such memory. */

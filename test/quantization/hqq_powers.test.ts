@@ -2,22 +2,24 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { quantizeModule } from "../../src/quantization/wasm_kernels.ts";
+import {
+  instantiateQuantize,
+  type QuantizeExports,
+  quantizeModule,
+} from "../../src/quantization/wasm_kernels.ts";
 import { fusedMultiplyAdd } from "../../src/tensor/float32_math.ts";
 import { shortHash } from "./method_support.ts";
 import { randomValues, readGolden } from "./support.ts";
 
-interface Exports {
-  readonly memory: WebAssembly.Memory;
-  readonly __heap_base: WebAssembly.Global;
+interface Exports extends QuantizeExports {
   powers(values: number, count: number, exact: number): void;
   multiply_add(lanes: number, exact: number): number;
 }
 
-const { exports } = await WebAssembly.instantiate(await quantizeModule(), {});
-const { memory, __heap_base, powers, multiply_add } = exports as unknown as Exports;
+const memory = new WebAssembly.Memory({ initial: 4, maximum: 16384 });
+const exports = await instantiateQuantize(await quantizeModule({ shared: false }), memory);
+const { __heap_base, powers, multiply_add } = exports as Exports;
 const ADDRESS = Math.ceil(__heap_base.value / 16) * 16;
-memory.grow(1); // 65536 bytes
 
 const QUICK = 0, EXACT = 1;
 

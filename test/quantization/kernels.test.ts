@@ -31,8 +31,11 @@ import { createPause, type Pause } from "../../src/quantization/pause.ts";
 import { REFERENCE_KERNELS } from "../../src/quantization/reference_kernels.ts";
 import { fromFloat32, toFloat32 } from "../../src/tensor/convert.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
+import { ScratchBytes } from "../../src/tensor/scratch_bytes.ts";
+import { SharedScratch } from "../../src/tensor/shared_scratch.ts";
 import { SMALL_FLOATS } from "../../src/tensor/small_float.ts";
 import { quantizerOf } from "./method_support.ts";
+import { HEAP_BASE, resultInPlace } from "./placed_kernels.ts";
 import { assertFails, noPause, randomValues, sha256 } from "./support.ts";
 
 const kernels = await localKernels();
@@ -73,8 +76,10 @@ function assertSameResults(job: KernelJob, values: Float32Array, label: string, 
   const input = fromFloat32(job.values.dtype, values).slice();
   const found = resultOf((...piece) => kernels.run(...piece), job, input, start);
   const expected = resultOf(REFERENCE_KERNELS.run, job, input, start);
-  const at = found.findIndex((byte, index) => byte !== expected[index]);
-  assert.equal(at, -1, `${label}: byte ${at} is ${found[at]} for ${expected[at]}`);
+  for (const result of [found, resultInPlace(job, input, start)]) {
+    const at = result.findIndex((byte, index) => byte !== expected[index]);
+    assert.equal(at, -1, `${label}: byte ${at} is ${result[at]} for ${expected[at]}`);
+  }
 }
 
 function eachInput(count: number, visit: (name: string, values: Float32Array) => void): void {
@@ -162,16 +167,18 @@ test("codes by any rule are those of the reference", () => {
   }
 });
 
+/** What changes no value. */
+const RULE_OF_ONE = {
+  rounding: "float32",
+  operation: "multiply",
+  factor: Float32Array.of(1),
+} as const;
+
 test("every bfloat16 number becomes the 8-bit float of the reference", () => {
   const input = new Uint8Array(Uint16Array.from({ length: 65536 }, (_, bits) => bits).buffer);
   const finite = (from: number) => input.subarray(2 * from, 2 * (from + 0x7f80));
   for (const dtype of ["float8_e4m3fn", "float8_e5m2"] as const) {
-    const rule: EncodeRule = {
-      rounding: "float32",
-      operation: "multiply",
-      factor: Float32Array.of(1),
-      code: float8Codes(SMALL_FLOATS[dtype]),
-    };
+    const rule: EncodeRule = { ...RULE_OF_ONE, code: float8Codes(SMALL_FLOATS[dtype]) };
     for (const from of [0, 0x8000]) {
       const values = toFloat32("bfloat16", finite(from));
       const groupSize = values.length;
@@ -308,8 +315,37 @@ const SPREAD = [
   "gguf:Q4_0",
 ];
 
-test("workers give the bytes of the calling thread, however many they are", async () => {
+test("codes that several pieces share bytes with are written by their own piece alone", () => {
+  const values = randomValues(2 * PIECE + 1001, 51);
+  const factor = new Float32Array(values.length).fill(1);
+  for (const bits of [1, 2, 3, 5, 7, 8]) {
+    const most = Math.min(3, 2 ** bits - 1);
+    for (const groupSize of [values.length, 1000, 77]) {
+      const job: KernelJob = {
+        kind: "encode",
+        values: { dtype: "bfloat16" },
+        rule: { ...RULE_OF_ONE, factor, code: integerCodes(0, most) },
+        bits,
+        groupSize,
+      };
+      assertSameResults(job, values, `${bits} bits, groups of ${groupSize}`);
+    }
+  }
+});
+
+test("pieces of shared scratch memory begin behind what the module keeps there", () => {
+  assert.ok(new SharedScratch().take(1).byteOffset >= HEAP_BASE);
+});
+
+test("workers give the bytes of the calling thread, wherever values and results lie", async () => {
   const [dense, shared] = [largeMatrix(false), largeMatrix(true)];
+  const scratch = new ScratchBytes();
+  const placed = () => {
+    scratch.reset();
+    const bytes = scratch.shared.take(dense.bytes.length);
+    bytes.set(dense.bytes);
+    return new HostTensor(dense.dtype, dense.shape, bytes);
+  };
   for (const [index, name] of SPREAD.entries()) {
     const format = quantizeFormats().find(({ fullName }) => fullName === name)!;
     const quantizer = quantizerOf(format.config());
@@ -322,8 +358,17 @@ test("workers give the bytes of the calling thread, however many they are", asyn
       return [tensor.codes, ...parts].map(sha256);
     };
     const expected = await hashes(dense, noPause);
-    const found = await hashes(index % 2 === 0 ? dense : shared, createPause(2 + index % 2));
+    const found = await hashes(
+      index % 2 === 0 ? dense : shared,
+      createPause({ threads: 2 + index % 2 }),
+    );
     assert.deepEqual(found, expected, name);
+    const threads = 3 - index % 2;
+    const inPlace = await hashes(placed(), createPause({ threads, scratch }));
+    assert.deepEqual(inPlace, expected, `${name} in place`);
+    scratch.reset();
+    const slabs = await hashes(dense, createPause({ threads, scratch }));
+    assert.deepEqual(slabs, expected, `${name} brought into place`);
   }
 });
 
@@ -333,7 +378,7 @@ test("workers refuse what is not finite by name and element, and work again afte
   const element = dense.bytes.subarray(2 * 2_000_001, 2 * 2_000_002);
   const good = element.slice();
   element.set([0xc0, 0x7f]); // NaN
-  const action = () => quantizer.quantize("w", dense, createPause(2));
+  const action = () => quantizer.quantize("w", dense, createPause({ threads: 2 }));
   await assertFails(action, "non_finite_weight", /"w".*NaN at element 2000001/s);
   element.set(good);
   await action();

@@ -6,5 +6,5 @@ import { quantizerOf } from "./method_support.ts";
 
 const quantizer = quantizerOf({ load_in_8bit: true });
 const dense = HostTensor.zeros("bfloat16", [1024, 2304]);
-const { tensor } = await quantizer.quantize("weight", dense, createPause(2));
+const { tensor } = await quantizer.quantize("weight", dense, createPause({ threads: 2 }));
 console.log(`${tensor.codes.length} codes`);

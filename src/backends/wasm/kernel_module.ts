@@ -1,6 +1,7 @@
 /** Chooses, checks and compiles a build of the kernels. */
 
 import { HalftoneError } from "../../errors.ts";
+import { instantiateOver, moduleBytes } from "../../runtime/wasm_module.ts";
 
 /** What the module exports. */
 export interface KernelExports {
@@ -48,9 +49,9 @@ export async function compileKernels(
     throw new HalftoneError("backend_unavailable", "Cannot start wasm: no WebAssembly here");
   }
   const name = !options.strict && hasRelaxedSimd() ? "relaxed" : "plain";
-  const bytes = await moduleBytes(name);
+  const bytes = moduleBytes(await moduleText(name), options.shared);
   try {
-    const module = await WebAssembly.compile(options.shared ? bytes : unshared(bytes));
+    const module = await WebAssembly.compile(bytes);
     return { name, module };
   } catch (cause) {
     throw new HalftoneError("backend_unavailable", "Cannot compile the wasm kernels", {
@@ -59,35 +60,17 @@ export async function compileKernels(
   }
 }
 
-async function moduleBytes(name: "plain" | "relaxed"): Promise<Uint8Array<ArrayBuffer>> {
+async function moduleText(name: "plain" | "relaxed"): Promise<string> {
   const { MODULE_BASE64 } = name === "relaxed"
     ? await import("./generated/kernels_relaxed.ts")
     : await import("./generated/kernels_plain.ts");
-  return Uint8Array.from(atob(MODULE_BASE64), (character) => character.charCodeAt(0));
-}
-
-/**
- * The same module over an ordinary memory, for pages without SharedArrayBuffer: the imported memory's
- * limits lose their "shared" bit. Atomic instructions are valid on such a memory too.
- */
-function unshared(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  // "env" "memory", then import kind 2 (memory) and flags 3 (maximum, shared).
-  const pattern = [3, 0x65, 0x6e, 0x76, 6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2, 3];
-  const copy = bytes.slice();
-  for (let at = 0; at + pattern.length <= copy.length; at++) {
-    if (pattern.every((byte, index) => copy[at + index] === byte)) {
-      copy[at + pattern.length - 1] = 1;
-      return copy;
-    }
-  }
-  throw new HalftoneError("backend_failed", "Cannot find the memory import of the wasm kernels");
+  return MODULE_BASE64;
 }
 
 /** Instantiates the kernels over a memory. */
-export async function instantiateKernels(
+export function instantiateKernels(
   module: WebAssembly.Module,
   memory: WebAssembly.Memory,
 ): Promise<KernelExports> {
-  const instance = await WebAssembly.instantiate(module, { env: { memory } });
-  return instance.exports as unknown as KernelExports;
+  return instantiateOver(module, memory);
 }
