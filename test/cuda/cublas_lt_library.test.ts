@@ -132,26 +132,56 @@ for (const [name, calls] of Object.entries(subjects)) {
       [desc(0), desc(1), desc(DESC.transposeA), desc(DESC.transposeB), desc(DESC.epilogue)],
       [COMPUTE_TYPE.int32, DATA_TYPE.int32, 1, 0, 1],
     );
-    const types = (["weight", "x", "added", "output"] as const).map((part) =>
-      attributeOf(calls, "cublasLtMatrixLayoutGetAttribute", descriptors[part], LAYOUT.type, 4)
-    );
-    assert.deepEqual(types, [DATA_TYPE.int8, DATA_TYPE.int8, DATA_TYPE.int32, DATA_TYPE.int32]);
+    assert.deepEqual(typesOf(calls, descriptors), [3, 3, 10, 10]);
     descriptors.free();
+  });
+
+  test(`${name} takes float8 with scales of rows, of all, or none`, { skip }, () => {
+    if (typeof calls === "string") return;
+    for (const [scaling, mode] of [["rows", 3], ["tensor", 0], ["none", 0]] as const) {
+      const problem: MatmulProblem = {
+        ...PROBLEM,
+        operands: "float8_e4m3fn",
+        bias: false,
+        scaling,
+      };
+      const descriptors: MatmulDescriptors = new MatmulDescriptors(calls, problem);
+      const desc = descReader(calls, descriptors);
+      const pointers = { bias: 0, xScales: 0x1234_5678_9a00, weightScales: 0x2345_6789_ab00 };
+      descriptors.setVectors(problem, pointers);
+      assert.deepEqual([desc(0), desc(1)], [COMPUTE_TYPE.float32, DATA_TYPE.float32]);
+      assert.deepEqual([desc(DESC.scaleModeA), desc(DESC.scaleModeB)], [mode, mode]);
+      assert.deepEqual(
+        [desc(DESC.scalePointerA, 8), desc(DESC.scalePointerB, 8)],
+        scaling === "none" ? [0, 0] : [pointers.weightScales, pointers.xScales],
+      );
+      assert.equal(desc(DESC.fastAccumulation, 1), 0);
+      assert.deepEqual(typesOf(calls, descriptors), [28, 28, 0, 0]);
+      descriptors.free();
+    }
   });
 
   test(`${name} refuses an attribute of another size`, { skip }, () => {
     if (typeof calls === "string") return;
     const descriptors = new MatmulDescriptors(calls, PROBLEM);
     const word = new BigUint64Array(1);
-    const set = (bytes: number) =>
-      calls.try(
-        "cublasLtMatmulDescSetAttribute",
-        descriptors.operation,
-        DESC.transposeA,
-        addressOf(word),
-        bytes,
+    const statuses = (attribute: number) =>
+      [1, 4, 8].map((bytes) =>
+        calls.try(
+          "cublasLtMatmulDescSetAttribute",
+          descriptors.operation,
+          attribute,
+          addressOf(word),
+          bytes,
+        )
       );
-    assert.deepEqual([set(8), set(4)], [7, 0]);
+    for (const attribute of [DESC.transposeA, DESC.scaleModeA, DESC.scaleModeB]) {
+      assert.deepEqual(statuses(attribute), [7, 0, 7]);
+    }
+    for (const attribute of [DESC.biasPointer, DESC.scalePointerA, DESC.scalePointerB]) {
+      assert.deepEqual(statuses(attribute), [7, 7, 0]);
+    }
+    assert.deepEqual(statuses(DESC.fastAccumulation), [0, 7, 7]);
     descriptors.free();
   });
 }
@@ -180,6 +210,13 @@ test("NVIDIA's cuBLASLt starts, or says why it does not", { skip }, () => {
   if (typeof opened !== "string") return opened.close();
   assert.match(opened, /Cannot start cuBLASLt.*CUBLAS_STATUS_/);
 });
+
+/** The types of weight, x, what is added and output. */
+function typesOf(calls: CublasLtCalls, descriptors: MatmulDescriptors): number[] {
+  return (["weight", "x", "added", "output"] as const).map((part) =>
+    attributeOf(calls, "cublasLtMatrixLayoutGetAttribute", descriptors[part], LAYOUT.type, 4)
+  );
+}
 
 /** Reads attributes of a product, of 4 bytes unless said otherwise. */
 function descReader(calls: CublasLtCalls, { operation }: MatmulDescriptors) {

@@ -8,17 +8,17 @@ import type { MatrixView } from "../operand_view.ts";
 import type { CodedWeight } from "./coded_weight.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { type CodeRows, roundedCodes } from "./encode_rounding.ts";
-import { launchLibraryProduct, libraryWorkspace, type ProductRows } from "./library_product.ts";
+import {
+  holdsSums,
+  launchLibraryProduct,
+  type LibraryProduct,
+  libraryWorkspace,
+  SUM_COLUMNS,
+} from "./library_product.ts";
 import { address, integers, rows } from "./parameters.ts";
 import { endFrom, endParameters, type ProductEnd } from "./product_end.ts";
 import { sliceRows } from "./slices.ts";
 import { tiles } from "./tiles.ts";
-
-/** Rows of a slice are padded to this, as the library wants columns of its sums. */
-const ROW_UNIT = 16;
-/** Int32 sums of a row begin on 16 bytes. */
-const SUM_UNIT = 4;
-const SUM_ALIGNMENT = 16;
 
 /** Ends the columns of a slice of the weight's rows from `first` on, given their sums. */
 export type FinishSums = (
@@ -59,7 +59,9 @@ export function launchInt8Slices(
   const weightSums = x.zeros === 0 ? 0 : step.scratch(4 * padded(count));
   const sumBytes = 4 * x.rows * padded(count);
   const workspace = libraryWorkspace(step, sumBytes);
-  const place = holdsSums(end) ? null : step.scratch(sumBytes);
+  // The output may lie where the residual does.
+  const inOutput = end.residual[0] === 0 && holdsSums(end.output);
+  const place = inOutput ? null : step.scratch(sumBytes);
   for (let first = 0; first < weight.rows; first += count) {
     const left = Math.min(count, weight.rows - first);
     const columns = padded(left);
@@ -83,10 +85,8 @@ export function launchInt8Slices(
   }
 }
 
-function launchSums(
-  step: CudaStep,
-  product: Parameters<typeof launchLibraryProduct>[1] & { x: ProductRows; weight: ProductRows },
-): void {
+/** Sums of codes as they are. */
+function launchSums(step: CudaStep, product: LibraryProduct): void {
   if (launchLibraryProduct(step, product)) return;
   const { x, weight, output } = product;
   step.launch("linear_int8", tiles(x.rows, weight.rows), [
@@ -97,12 +97,7 @@ function launchSums(
   ]);
 }
 
-/** Whether int32 sums fit where the output goes: it may lie where the residual does. */
-function holdsSums({ output, residual }: ProductEnd): boolean {
-  return residual[0] === 0 && output.columns % ROW_UNIT === 0 && output.stride % SUM_UNIT === 0 &&
-    output.address % SUM_ALIGNMENT === 0;
-}
-
+/** Rows of a slice are padded to what the library wants of columns of its sums. */
 function padded(count: number): number {
-  return Math.ceil(count / ROW_UNIT) * ROW_UNIT;
+  return Math.ceil(count / SUM_COLUMNS) * SUM_COLUMNS;
 }

@@ -3,10 +3,11 @@
 import type { QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { MatrixView } from "../operand_view.ts";
 import { checkLinear } from "../step_checks.ts";
-import { isInt8Weight } from "./coded_weight.ts";
+import { isFloat8Weight, isInt8Weight } from "./coded_weight.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { launchDequantize } from "./encode_elements.ts";
 import { launchProduct, type PlainRows, productScratch } from "./encode_plain_product.ts";
+import { launchFloat8Layer } from "./encode_float8_product.ts";
 import { launchInt8Layer } from "./encode_int8_product.ts";
 import { encodeLlmInt8 } from "./encode_llm_int8.ts";
 import { roundedValues } from "./encode_rounding.ts";
@@ -58,8 +59,14 @@ function launchCodes(
   end: ProductEnd,
   mode: QuantizedActivations,
 ): boolean {
-  if (mode.dtype !== "int8" || !isInt8Weight(weight)) return false;
-  launchInt8Layer(step, x, weight, end, mode);
+  const { precision, library } = step.products;
+  // Float8 units sum in less than float32 has.
+  const hasFloat8 = precision !== "float32" && library?.multipliesFloat8 === true;
+  if (mode.dtype === "int8" && isInt8Weight(weight)) {
+    launchInt8Layer(step, x, weight, end, mode);
+  } else if (mode.dtype === "float8_e4m3fn" && hasFloat8 && isFloat8Weight(weight)) {
+    launchFloat8Layer(step, x, weight, end, mode);
+  } else return false;
   return true;
 }
 

@@ -53,6 +53,16 @@ export function libraryWorkspace(step: CudaStep, sumBytes: number): Workspace {
   return { address: step.scratch(bytes), bytes };
 }
 
+/** What tensor cores want of sums of 4 bytes: rows and their addresses on 16 bytes, columns in these. */
+export const SUM_COLUMNS = 16;
+const SUM_STRIDE = 4;
+const SUM_ALIGNMENT = 16;
+
+/** Whether sums of codes can go to a place. */
+export function holdsSums({ address, columns, stride }: MatrixView): boolean {
+  return columns % SUM_COLUMNS === 0 && stride % SUM_STRIDE === 0 && address % SUM_ALIGNMENT === 0;
+}
+
 const NO_SCALES = { scaling: "none", x: 0, weight: 0 } as const;
 const NO_END = { bias: 0, activation: "identity", added: [0, 0] } as const;
 

@@ -1,0 +1,108 @@
+/**
+ * Products of float8 codes (e4m3) on units that take them: the weight is read where it lies. The library applies both
+ * sides' scales where nothing else follows; else a kernel of our own does, with the layer's end.
+ */
+
+import type { QuantizedActivations } from "../../ops/activation_mode.ts";
+import type { MatrixView } from "../operand_view.ts";
+import { type CodedWeight, scalesOf } from "./coded_weight.ts";
+import type { CudaStep } from "./cuda_step.ts";
+import { type CodeRows, roundedCodes } from "./encode_rounding.ts";
+import {
+  holdsSums,
+  launchLibraryProduct,
+  type LibraryProduct,
+  libraryWorkspace,
+} from "./library_product.ts";
+import type { ProductScaling } from "./matmul_problem.ts";
+import { address, integers, rows } from "./parameters.ts";
+import { endParameters, type ProductEnd } from "./product_end.ts";
+import { tiles } from "./tiles.ts";
+
+const TYPE = "float8_e4m3fn";
+
+type Product = Omit<LibraryProduct, "output">;
+
+/** A layer over float8 activations: x [m, k] rounded as `mode` says, times a float8 weight [n, k]. */
+export function launchFloat8Layer(
+  step: CudaStep,
+  x: MatrixView,
+  weight: CodedWeight,
+  end: ProductEnd,
+  mode: QuantizedActivations,
+): void {
+  const codes = roundedCodes(step, x, mode);
+  const { output } = end;
+  const sumBytes = 4 * output.rows * output.columns;
+  const product: Product = {
+    x: { ...codes, columns: x.columns, type: TYPE },
+    weight: { ...weight, address: weight.coded.codes, stride: weight.columns, type: TYPE },
+    workspace: libraryWorkspace(step, sumBytes),
+  };
+  // The output may lie where the residual does.
+  const inOutput = holdsSums(output) && end.residual[0] === 0;
+  const sums = inOutput
+    ? output
+    : { ...output, address: step.scratch(sumBytes), stride: output.columns };
+  if (launchWithScales(step, product, { codes, weight, end, scaling: scalingOf(weight, mode) })) {
+    return;
+  }
+  launchSums(step, { ...product, output: sums });
+  launchEnd(step, sums, { codes, weight, end });
+}
+
+/** How the library may scale: one number for each row of both, or one for all of both. */
+function scalingOf(weight: CodedWeight, mode: QuantizedActivations): ProductScaling {
+  const scales = scalesOf(weight);
+  const isShared = mode.granularity === "tensor" || mode.scale.kind === "static";
+  // A scale that all rows of x share lies there once for each of them.
+  return scales === "tensor" && !isShared ? "none" : scales;
+}
+
+interface Layer {
+  readonly codes: CodeRows;
+  readonly weight: CodedWeight;
+  readonly end: ProductEnd;
+}
+
+/** The whole layer by the library; false where something follows the scales, or it cannot. */
+function launchWithScales(
+  step: CudaStep,
+  product: Product,
+  { codes, weight, end, scaling }: Layer & { readonly scaling: ProductScaling },
+): boolean {
+  const { output, residual, gate, bias, activation } = end;
+  const added = { ...output, address: residual[0], stride: residual[1] };
+  const adds = residual[0] !== 0;
+  const isPlain = bias === 0 && gate[0] === 0 && activation === "identity" && holdsSums(output) &&
+    (!adds || residual[1] >= output.columns && holdsSums(added));
+  if (!isPlain || scaling === "none") return false;
+  return launchLibraryProduct(step, {
+    ...product,
+    output,
+    scales: { scaling, x: codes.scales, weight: weight.coded.scales },
+    end: { bias, activation, added: residual },
+  });
+}
+
+/** Sums of codes as they are. */
+function launchSums(step: CudaStep, product: LibraryProduct): void {
+  if (launchLibraryProduct(step, product)) return;
+  const { x, weight, output } = product;
+  step.launch(`linear_${TYPE}`, tiles(x.rows, weight.rows), [
+    ...rows([x.address, x.stride]),
+    ...rows([weight.address, weight.stride]),
+    ...endParameters({ output, bias: 0, gate: [0, 0], residual: [0, 0], activation: "identity" }),
+    ...integers(x.rows, weight.rows, x.columns, 0),
+  ]);
+}
+
+function launchEnd(step: CudaStep, sums: MatrixView, { codes, weight, end }: Layer): void {
+  const { rows: count, columns } = end.output;
+  step.launchElements("end_float8", count * columns, [
+    ...[sums.address, codes.scales, 0, 0].map(address),
+    ...endParameters(end),
+    ...weight.descriptor,
+    ...integers((count * columns) | 0, columns, sums.stride, 0),
+  ]);
+}
