@@ -7,7 +7,7 @@
  *         [--formats bfloat16,bitsandbytes:nf4,...] [--precision bfloat16] [--offload-mib 2048]
  *         [--decoder-width 128] [--load-folder FOLDER] [--python PYTHON] [--torch-device cuda]
  *         [--torch-modes eager,compiled]
- *         [--driver LIBRARY] [--cublas-lt LIBRARY] [--name NAME]
+ *         [--driver LIBRARY] [--cublas-lt LIBRARY] [--cudnn LIBRARY] [--name NAME]
  *
  * The first format is the measure of the others. Weights of the formats are random codes made in memory.
  * With --load-folder a bfloat16 checkpoint (24 GB at full size) is written there unless it is there, and loading
@@ -62,13 +62,18 @@ const { values } = parseArgs({
     "torch-modes": { type: "string", default: "eager,compiled" },
     driver: { type: "string" },
     "cublas-lt": { type: "string" },
+    cudnn: { type: "string" },
     name: { type: "string" },
   },
 });
 
+/** Options that say where things are here. */
+const OF_THIS_MACHINE = ["driver", "cublas-lt", "cudnn", "python", "name"];
+
 const options = {
   driverLibrary: values.driver,
   cublasLtLibrary: values["cublas-lt"],
+  cudnnLibrary: values.cudnn,
   matmulPrecision: values.precision as MatmulPrecision,
 };
 const sizes = { pixels: Number(values.size), runs: Number(values.steps) };
@@ -90,7 +95,9 @@ async function measureAll(device: string): Promise<void> {
     const measure = () => measureTorch(python!, torchDevice, mode, config, sizes);
     torch.push(await row(`torch ${mode}`, measure));
   }
-  const { driver: _, name: __, python: ___, "cublas-lt": ____, ...settings } = values;
+  const settings = Object.fromEntries(
+    Object.entries(values).filter(([name]) => !OF_THIS_MACHINE.includes(name)),
+  );
   const result = {
     machine: thisMachine(),
     device,

@@ -54,20 +54,26 @@ KERNEL(linear_bfloat16, GEMM_THREADS, LinearNumbersParameters<BFloat16>) { multi
 // Codes of float8 as the numbers they are; what they are worth is for the end.
 KERNEL(linear_float8_e4m3fn, GEMM_THREADS, LinearNumbersParameters<Float8E4M3>) { multiply_numbers(p); }
 
+template <class Number>
 struct EndProductParameters {
-  Rows sums;
+  NumberRows<Number> sums;
   Epilogue end;
   uint32_t count;
   int32_t columns;
 };
 
-// What follows a product that a library made: bias, activation, gate, residual. The sums may lie in the output.
-KERNEL(end_product, 256, EndProductParameters) {
+template <class Number>
+DEVICE void end_numbers(const EndProductParameters<Number>& p) {
   uint32_t index = blockIdx.x * 256u + threadIdx.x;
   if (index >= p.count) return;
   int row = index / p.columns, column = index % p.columns;
   p.end.store(row, column, p.sums.at(row, column));
 }
+
+// What follows a product that a library made: bias, activation, gate, residual. Sums of float may lie in the output.
+KERNEL(end_product_float32, 256, EndProductParameters<float>) { end_numbers(p); }
+KERNEL(end_product_float16, 256, EndProductParameters<Float16>) { end_numbers(p); }
+KERNEL(end_product_bfloat16, 256, EndProductParameters<BFloat16>) { end_numbers(p); }
 
 // A matrix of a batch, any strides, in elements.
 struct Strided {

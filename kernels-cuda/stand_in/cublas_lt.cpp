@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "../activation.h"
-#include "../numbers.h"
 #include "driver.h"
+#include "tensor_float32.h"
 
 namespace {
 
@@ -197,9 +197,6 @@ bool product_of(uint64_t operation, uint64_t a, uint64_t b, uint64_t c, uint64_t
   *product = {*found, *parts[0], *parts[1], *parts[2], *parts[3]};
   return product->is_valid();
 }
-
-// To 10 bits of mantissa, ties away from zero, as cvt.rna.tf32 does.
-float to_tensor_float32(float x) { return x == x ? from_bits((to_bits(x) + 0x1000) & 0xffffe000) : x; }
 
 // An operand as [lines, k], whichever way it lies.
 std::vector<float> gathered(const Layout& layout, const char* data, bool transposed, bool tensor_float32) {

@@ -25,7 +25,8 @@
 namespace stand_in {
 
 // For the failing ones: which call from now fails, 0 for none.
-std::atomic<int64_t> settings[SETTINGS] = {12080, 1, 0, 0, int64_t(8) << 30, 90, 0, 0, 130101};
+std::atomic<int64_t> settings[SETTINGS] = {12080, 1, 0, 0, int64_t(8) << 30, 90, 0, 0, 130101,
+                                           0, 0, 0, 0, 92000};
 std::atomic<int64_t> counts[COUNTS];
 
 bool fails(Setting setting) {

@@ -22,12 +22,14 @@ export interface BackendOptions {
   readonly strict?: boolean;
   /** Bytes of weights that may stay on the device; the rest streams in. */
   readonly residentWeightBytes?: number;
-  /** How exactly large products are computed, "float32" by default. Only "cuda" has a choice. */
+  /** How exactly large products, attention and convolutions are computed, "float32" by default. Only "cuda" has a choice. */
   readonly matmulPrecision?: MatmulPrecision;
   /** The library of NVIDIA's driver, where it is not found by itself. Only "cuda" has one. */
   readonly driverLibrary?: string;
   /** NVIDIA's cuBLASLt, where it is not found by itself; false to do without it. Only "cuda" has one. */
   readonly cublasLtLibrary?: string | false;
+  /** NVIDIA's cuDNN, likewise. */
+  readonly cudnnLibrary?: string | false;
   /** Told what is odd but no error; console.warn by default. */
   readonly onWarning?: (message: string) => void;
 }
@@ -99,13 +101,20 @@ async function startWasm(options: BackendOptions): Promise<Backend> {
 
 async function startCuda(options: BackendOptions): Promise<CudaBackend> {
   const { createCudaBackend } = await import("./cuda/mod.ts");
-  const { residentWeightBytes, matmulPrecision, driverLibrary, cublasLtLibrary, onWarning } =
-    options;
+  const {
+    residentWeightBytes,
+    matmulPrecision,
+    driverLibrary,
+    cublasLtLibrary,
+    cudnnLibrary,
+    onWarning,
+  } = options;
   return await createCudaBackend({
     residentWeightBytes,
     matmulPrecision,
     driverLibrary,
     cublasLtLibrary,
+    cudnnLibrary,
     onWarning,
   });
 }

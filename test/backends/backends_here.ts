@@ -11,8 +11,7 @@ export function backendsHere(user: string): (BackendOptions & { backend: string 
   const standIn = openStandIn(user);
   const isMissing = typeof standIn === "string";
   if (isMissing) console.log(`${user}: cuda is skipped: ${standIn}`);
-  const driverLibrary = isMissing ? undefined : standIn.library;
-  const cublasLtLibrary = driverLibrary;
+  const libraries = isMissing ? {} : standIn.libraries;
   return BACKEND_NAMES.filter((name) => name !== "cuda" || !isMissing)
-    .map((backend) => ({ backend, driverLibrary, cublasLtLibrary }));
+    .map((backend) => ({ backend, ...libraries }));
 }

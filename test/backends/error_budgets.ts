@@ -17,6 +17,14 @@ const ELEMENTWISE: ErrorBudget = { nmse: 1e-12, maxAbs: 1e-6 };
 /** Sums in float32, in any order. */
 const SUMS: ErrorBudget = { nmse: 1e-10, maxAbs: 1e-5 };
 
+/** Results rounded to a significand of so many bits, and what follows in float32; activations grow it by 1.1. */
+const rounded = (bits: number): ErrorBudget => ({
+  nmse: 1.21 * 4 ** -bits,
+  maxAbs: 1.1 * 2 ** -bits,
+});
+const FLOAT16 = rounded(11);
+const BFLOAT16 = rounded(8);
+
 /** The budgets by op, and by weight format where an op has one. */
 export const ERROR_BUDGETS = {
   "copy": EXACT,
@@ -29,6 +37,9 @@ export const ERROR_BUDGETS = {
   "unpack": EXACT,
   "matmul": SUMS,
   "conv2d": SUMS,
+  // Against the same rounding of operands; cuDNN rounds the results too.
+  "conv2d/float16": FLOAT16,
+  "conv2d/bfloat16": BFLOAT16,
   "linear/dense": SUMS,
   "linear/quantized": SUMS,
   // Against the same rounding of activations; a code may only differ where a float32 product does.
@@ -38,6 +49,9 @@ export const ERROR_BUDGETS = {
   "linear/llm_int8 against float": { nmse: 5e-4, maxAbs: 5e-2 },
   "norm": SUMS,
   "attention": SUMS,
+  // Likewise; before they meet v, the shares are rounded as well.
+  "attention/float16": { nmse: 2 * FLOAT16.nmse, maxAbs: 2 * FLOAT16.maxAbs },
+  "attention/bfloat16": { nmse: 2 * BFLOAT16.nmse, maxAbs: 2 * BFLOAT16.maxAbs },
   "headNormRope": SUMS,
 } as const satisfies Record<string, ErrorBudget>;
 

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
 import { registerConformance, registerGuardZones } from "../backends/conformance/register.ts";
 import { openStandIn } from "./stand_in.ts";
+import { usesLibraries } from "./library_ops.ts";
 
 const standIn = openStandIn("conformance");
 if (typeof standIn === "string") {
@@ -12,15 +13,14 @@ if (typeof standIn === "string") {
 } else {
   const subject = {
     name: "cuda on the stand-in",
-    create: () =>
-      createCudaBackend({ driverLibrary: standIn.library, cublasLtLibrary: standIn.library }),
+    create: () => createCudaBackend(standIn.libraries),
   };
   registerConformance(subject);
   registerGuardZones(subject);
-  const { library: driverLibrary } = standIn;
   registerConformance({
-    name: "cuda on the stand-in without cuBLASLt",
-    create: () => createCudaBackend({ driverLibrary, cublasLtLibrary: false }),
-    skip: ({ op }) => op === "linear" ? null : "only linear layers ask cuBLASLt",
+    name: "cuda on the stand-in without cuBLASLt and cuDNN",
+    create: () =>
+      createCudaBackend({ ...standIn.libraries, cublasLtLibrary: false, cudnnLibrary: false }),
+    skip: ({ op }) => usesLibraries(op) ? null : "the libraries have no part in it",
   });
 }

@@ -6,6 +6,8 @@ import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { registerGuards } from "../backends/conformance/guards.ts";
 import { registerConformance, registerGuardZones } from "../backends/conformance/register.ts";
+import { caseFailures, dnnCases } from "./dnn_cases.ts";
+import { usesLibraries } from "./library_ops.ts";
 import { precisionFailures } from "./precision_cases.ts";
 
 /** Why there is no device to test, or null. */
@@ -30,10 +32,18 @@ if (reason === null) {
   registerGuardZones(subject);
   registerGuards(subject);
   registerConformance({
-    name: "cuda without cuBLASLt",
-    create: () => createCudaBackend({ cublasLtLibrary: false }),
-    skip: ({ op }) => op === "linear" ? null : "only linear layers ask cuBLASLt",
+    name: "cuda without cuBLASLt and cuDNN",
+    create: () => createCudaBackend({ cublasLtLibrary: false, cudnnLibrary: false }),
+    skip: ({ op }) => usesLibraries(op) ? null : "the libraries have no part in it",
   });
+  for (const precision of ["float16", "bfloat16"] as const) {
+    test(`cuda: ${precision} attention and convolutions of cuDNN`, async (context) => {
+      const backend = await createCudaBackend({ matmulPrecision: precision });
+      if (!backend.products.dnn?.hasAttention) context.skip("cuDNN 9.13.1 or newer is missing");
+      else assert.deepEqual(await caseFailures(backend, dnnCases(precision)), []);
+      await backend.close();
+    });
+  }
   // What TF32 units round to is theirs to say, so that precision has no exact expectation here.
   for (const precision of ["float16", "bfloat16"] as const) {
     for (const cublasLtLibrary of [undefined, false] as const) {

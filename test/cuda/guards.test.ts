@@ -24,9 +24,9 @@ if (typeof standIn === "string") {
 }
 
 function registerAll(standIn: StandIn): void {
-  const { library: driverLibrary } = standIn;
+  const { libraries } = standIn;
   const create = (residentWeightBytes?: number) =>
-    createCudaBackend({ driverLibrary, cublasLtLibrary: driverLibrary, residentWeightBytes });
+    createCudaBackend({ ...libraries, residentWeightBytes });
   registerGuards({ name: "cuda on the stand-in", create: () => create() });
 
   test("streamed weights give the same bytes as resident ones, in slots of any size", async () => {
@@ -130,7 +130,7 @@ function registerAll(standIn: StandIn): void {
       },
     );
     await assert.rejects(
-      createCudaBackend({ driverLibrary, cublasLtLibrary: false, device: 3 }),
+      createCudaBackend({ ...libraries, cublasLtLibrary: false, device: 3 }),
       (error) => assertCode(error, "backend_unavailable"),
     );
   });
@@ -142,12 +142,11 @@ function registerAll(standIn: StandIn): void {
   });
 
   test("auto takes cuda where it starts, and says what it found", async () => {
-    const libraries = { driverLibrary, cublasLtLibrary: driverLibrary };
     const { backend, reason } = await chooseBackend(libraries);
     assert.equal(backend.name, "cuda");
     assert.match(
       reason,
-      /^cuda: stand-in for a GPU \(sm_90, driver for CUDA 12\.8, cuBLASLt 13\.1\.1\)/,
+      /^cuda: stand-in for a GPU \(sm_90, driver for CUDA 12\.8, cuBLASLt 13\.1\.1, cuDNN 9\.20\.0\)/,
     );
     await backend.close();
     standIn.set({ deviceCount: 0 });

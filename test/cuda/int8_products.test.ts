@@ -108,7 +108,7 @@ function llmCases(): ConformanceCase[] {
 }
 
 function registerAll(standIn: StandIn): void {
-  const { library } = standIn;
+  const { library, libraries } = standIn;
 
   /** What cases give, and how many products of integers the library made of them. */
   async function run(
@@ -116,7 +116,7 @@ function registerAll(standIn: StandIn): void {
     cublasLtLibrary: string | false,
     judged = true,
   ): Promise<{ outputs: Uint8Array[]; products: number }> {
-    const backend = await createCudaBackend({ driverLibrary: library, cublasLtLibrary });
+    const backend = await createCudaBackend({ ...libraries, cublasLtLibrary });
     const before = standIn.count("integerProducts");
     const outputs: Uint8Array[] = [];
     for (const testCase of asked) {
@@ -239,7 +239,7 @@ function registerAll(standIn: StandIn): void {
   });
 
   test("a product of integers that fails is an error in the library's words, and nothing stays", async () => {
-    const backend = await createCudaBackend({ driverLibrary: library, cublasLtLibrary: library });
+    const backend = await createCudaBackend(libraries);
     standIn.set({ failProduct: 1 });
     await failsWith(
       runCase(backend, cases()[0]!),

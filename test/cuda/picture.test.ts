@@ -37,12 +37,7 @@ async function draw(backend: Backend) {
 
 test("the demo picture on cuda is the reference's", { skip }, async () => {
   if (typeof standIn === "string") return;
-  const found = await draw(
-    await createCudaBackend({
-      driverLibrary: standIn.library,
-      cublasLtLibrary: standIn.library,
-    }),
-  );
+  const found = await draw(await createCudaBackend(standIn.libraries));
   const expected = await draw(createReferenceBackend());
   let error = 0, size = 0;
   found.latents.forEach((value, index) => {

@@ -24,11 +24,10 @@ if (typeof standIn === "string") {
 }
 
 function registerAll(standIn: StandIn): void {
-  const { library } = standIn;
+  const { library, libraries } = standIn;
   const budgets = [["resident", undefined], ["streamed in groups", 4 * MIB]] as const;
   for (const [name, residentWeightBytes] of budgets) {
     test(`with weights ${name}, the device's peak is as planned, within 3 %`, async () => {
-      const libraries = { driverLibrary: library, cublasLtLibrary: library };
       const backend = await createCudaBackend({ ...libraries, residentWeightBytes });
       try {
         await using pipe = await FluxPipeline.fromPretrained(MODEL, { backend });
@@ -49,7 +48,7 @@ function registerAll(standIn: StandIn): void {
   test("halftone plan --backend cuda says what the device will hold", async () => {
     const folder = mkdtempSync(join(tmpdir(), "halftone-driver-"));
     try {
-      for (const name of ["libcuda.so.1", "libcublasLt.so.12"]) {
+      for (const name of ["libcuda.so.1", "libcublasLt.so.12", "libcudnn.so.9"]) {
         symlinkSync(library, join(folder, name));
       }
       const words = ["plan", "--backend", "cuda", "--width", "32", "--height", "32"];

@@ -19,10 +19,10 @@ if (typeof standIn === "string") {
 }
 
 function registerPrecision(standIn: StandIn, precision: MatmulPrecision): void {
-  const { library } = standIn;
+  const { library, libraries } = standIn;
   /** The products of all cases that the library made. */
   const run = async (cublasLtLibrary: string | false, as: MatmulPrecision): Promise<number> => {
-    const options = { driverLibrary: library, cublasLtLibrary, matmulPrecision: precision };
+    const options = { ...libraries, cublasLtLibrary, matmulPrecision: precision };
     const backend = await createCudaBackend(options);
     const before = standIn.count("products");
     const failures = await precisionFailures(backend, as);

@@ -22,11 +22,11 @@ if (typeof standIn === "string") {
   registerSlices(standIn, false);
 }
 
-function registerSlices({ library, count }: StandIn, hasCublasLt: boolean): void {
+function registerSlices({ libraries, count }: StandIn, hasCublasLt: boolean): void {
   const by = hasCublasLt ? "cuBLASLt" : "our own kernels";
   test(`${by}: every slice of a weight has its own bias, gate and residual`, async () => {
-    const cublasLtLibrary = hasCublasLt && library;
-    const backend = await createCudaBackend({ driverLibrary: library, cublasLtLibrary });
+    const cublasLtLibrary = hasCublasLt && libraries.cublasLtLibrary;
+    const backend = await createCudaBackend({ ...libraries, cublasLtLibrary });
     const before = count("products");
     // The library adds a bias by itself; the rest is ours to end.
     const endings = [...hasCublasLt ? [BIASED] : [], WHOLE];

@@ -1,4 +1,4 @@
-/** The stand-in for NVIDIA's driver and cuBLASLt, in one library: built once per state of its sources, opened through the same seam as the real one. */
+/** The stand-in for NVIDIA's driver, cuBLASLt and cuDNN, in one library: built once per state of its sources, opened through the same seam as the real one. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -35,6 +35,11 @@ const SETTINGS = {
   refuseProducts: 10,
   failProduct: 11,
   miscalculateProducts: 12,
+  cudnnVersion: 13,
+  failCudnnStart: 14,
+  failCudnn: 15,
+  refuseOperations: 16,
+  miscalculateOperations: 17,
 } as const;
 const COUNTS = {
   allocations: 0,
@@ -45,9 +50,10 @@ const COUNTS = {
   devicePeak: 5,
   integerProducts: 6,
   float8Products: 7,
+  operations: 8,
 } as const;
 
-/** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, and cuBLASLt 13.1.1. */
+/** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, cuBLASLt 13.1.1 and cuDNN 9.20.0. */
 const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   driverVersion: 12080,
   deviceCount: 1,
@@ -62,11 +68,22 @@ const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   refuseProducts: 0,
   failProduct: 0,
   miscalculateProducts: 0,
+  cudnnVersion: 92000,
+  failCudnnStart: 0,
+  failCudnn: 0,
+  refuseOperations: 0,
+  miscalculateOperations: 0,
 };
 
 /** A built stand-in. */
 export interface StandIn {
   readonly library: string;
+  /** Options that make a backend use it for everything. */
+  readonly libraries: {
+    readonly driverLibrary: string;
+    readonly cublasLtLibrary: string;
+    readonly cudnnLibrary: string;
+  };
   /** Changes settings; those that fail count calls from now, 0 for none. */
   set(settings: Partial<Record<keyof typeof SETTINGS, number>>): void;
   /** Sets everything back. */
@@ -151,6 +168,7 @@ function control(library: string): StandIn {
   const count: StandIn["count"] = (what) => functions.halftone_stand_in_count(COUNTS[what]);
   return {
     library,
+    libraries: { driverLibrary: library, cublasLtLibrary: library, cudnnLibrary: library },
     set,
     reset: () => set(DEFAULTS),
     count,

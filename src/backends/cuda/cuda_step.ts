@@ -8,6 +8,7 @@ import { invalid } from "../operand_view.ts";
 import { StepOperands, type UnitPlaces, weightMatrix } from "../step_operands.ts";
 import { keptDtype, unitLayout } from "../weight_unit.ts";
 import type { ConstantPool } from "./constant_pool.ts";
+import type { DnnAddresses, DnnLibrary, PreparedDnn } from "./dnn_problem.ts";
 import type { KernelName } from "./kernel_names.ts";
 import { packParameters, type Parameter, rows } from "./parameters.ts";
 import type { MatmulPrecision, OperandType } from "./matmul_precision.ts";
@@ -37,14 +38,23 @@ export interface MatmulLaunch {
   readonly addresses: MatmulAddresses;
 }
 
-/** What a step puts into the stream. */
-export type Launch = KernelLaunch | MatmulLaunch;
+/** One attention or convolution by the library. */
+export interface DnnLaunch {
+  readonly kind: "dnn";
+  readonly prepared: PreparedDnn;
+  readonly addresses: DnnAddresses;
+}
 
-/** How products are computed. */
+/** What a step puts into the stream. */
+export type Launch = KernelLaunch | MatmulLaunch | DnnLaunch;
+
+/** How products, attention and convolutions are computed. */
 export interface Products {
   readonly precision: MatmulPrecision;
   /** Null where there is none. */
   readonly library: MatmulLibrary | null;
+  /** The same for attention and convolutions. */
+  readonly dnn: DnnLibrary | null;
 }
 
 /** Addresses that steps are encoded for. */
@@ -111,6 +121,11 @@ export class CudaStep extends StepOperands {
     if (!prepared) return false;
     this.launches.push({ kind: "matmul", prepared, addresses });
     return true;
+  }
+
+  /** Adds an attention or a convolution that the library made ready. */
+  launchDnn(prepared: PreparedDnn, addresses: DnnAddresses): void {
+    this.launches.push({ kind: "dnn", prepared, addresses });
   }
 
   /** Adds a launch of one thread an element. */

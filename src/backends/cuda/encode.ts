@@ -12,9 +12,11 @@ import {
   encodeUnary,
   encodeUnpack,
 } from "./encode_elements.ts";
-import { encodeAttention, encodeHeadNormRope, encodeNorm } from "./encode_fused.ts";
+import { encodeAttention } from "./encode_attention.ts";
+import { encodeConv2d } from "./encode_convolution.ts";
+import { encodeHeadNormRope, encodeNorm } from "./encode_fused.ts";
 import { encodeLinear } from "./encode_linear.ts";
-import { encodeConv2d, encodeMatmul } from "./encode_products.ts";
+import { encodeMatmul } from "./encode_matmul.ts";
 
 const ENCODERS: { readonly [name in OpName]: (step: CudaStep) => void } = {
   copy: encodeCopy,
@@ -53,13 +55,17 @@ export function encodePlan(plan: Plan, placement: Placement): EncodedPlan {
 /** What a plan needs beside its arena and weights, without any real addresses. */
 export function measurePlan(
   plan: Plan,
-  { precision, library }: Products,
+  { precision, library, dnn }: Products,
 ): { stepScratchBytes: number; constantBytes: number } {
   const constants = new ConstantPool(0);
   const weights = { unit: () => 0 };
-  // What the library can do depends on addresses; what steps need does not.
+  // What the libraries can do depends on addresses; what steps need does not.
   const multipliesFloat8 = library?.multipliesFloat8 ?? false;
-  const products = { precision, library: library && { multipliesFloat8, prepare: () => null } };
+  const products = {
+    precision,
+    library: library && { multipliesFloat8, prepare: () => null },
+    dnn: dnn && { hasAttention: dnn.hasAttention, prepare: () => null },
+  };
   const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants, products };
   const { stepScratchBytes } = encodePlan(plan, nowhere);
   return { stepScratchBytes, constantBytes: constants.bytes };

@@ -2,7 +2,7 @@
 
 import { BINARY_KINDS, REDUCE_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
 import { broadcastView, commonAxes } from "../common_axes.ts";
-import { invalid } from "../operand_view.ts";
+import { type AddressedView, invalid } from "../operand_view.ts";
 import type { CudaStep } from "./cuda_step.ts";
 import type { OperandType } from "./matmul_precision.ts";
 import { address, float, integers, rows } from "./parameters.ts";
@@ -10,13 +10,18 @@ import { address, float, integers, rows } from "./parameters.ts";
 const COPY_RANK = 6;
 const BINARY_RANK = 4;
 
-/** copy: input, output, count, shape[6], input strides[6], output strides[6]. */
+/** copy: of views of one shape. */
 export function encodeCopy(step: CudaStep): void {
   const output = step.output();
   const input = step.view(0);
   if (input.shape.join() !== output.shape.join()) {
     throw invalid("copy shapes differ", { input: input.shape, output: output.shape });
   }
+  launchCopy(step, input, output);
+}
+
+/** copy: input, output, count, shape[6], input strides[6], output strides[6]; elements of 32 bits. */
+export function launchCopy(step: CudaStep, input: AddressedView, output: AddressedView): void {
   const axes = commonAxes([input, output], output.shape, COPY_RANK);
   const count = axes.reduce((product, { size }) => product * size, 1);
   step.launchElements("copy", count, [

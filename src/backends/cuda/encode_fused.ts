@@ -1,27 +1,14 @@
-/** Encoders of norm, attention and headNormRope. */
+/** Encoders of norm and headNormRope. */
 
 import { NORM_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
 import { invalid } from "../operand_view.ts";
-import { attentionBias } from "../step_checks.ts";
 import type { CudaStep } from "./cuda_step.ts";
-import type { KernelName } from "./kernel_names.ts";
-import { address, float, integers, rows } from "./parameters.ts";
+import { address, float, integers } from "./parameters.ts";
 
 /** Chunks of rows whose moments group norm joins: enough to share, few enough to join. */
 const GROUP_CHUNKS = 64;
 const LEAST_CHUNK_ROWS = 16;
 const HEADS_PER_BLOCK = 8;
-
-/** The attention kernels by the widest head they take, with the queries of a block. */
-const ATTENTION_KERNELS: readonly {
-  readonly kernel: KernelName;
-  readonly size: number;
-  readonly queries: number;
-}[] = [
-  { kernel: "attention_64", size: 64, queries: 64 },
-  { kernel: "attention_128", size: 128, queries: 64 },
-  { kernel: "attention_1024", size: 1024, queries: 16 },
-];
 
 /** norm: a block a row; group norm in two launches, moments of chunks first. */
 export function encodeNorm(step: CudaStep): void {
@@ -48,29 +35,6 @@ export function encodeNorm(step: CudaStep): void {
   if (!isGroup) return step.launch("row_norm", [count, 1, 1], parameters);
   step.launch("group_moments", [chunks, groups, 1], parameters);
   step.launch("group_norm", [chunks, groups, 1], parameters);
-}
-
-/** attention: q, k, v, output, bias, queries, keys, head size, strides, causal, scale. */
-export function encodeAttention(step: CudaStep): void {
-  if (step.step.op !== "attention") return;
-  const { heads, scale, causal } = step.step.attributes;
-  const output = step.outputMatrix();
-  const k = step.matrix(1);
-  const size = output.columns / heads;
-  const chosen = ATTENTION_KERNELS.find((candidate) => size <= candidate.size);
-  if (!Number.isInteger(size) || !chosen || k.columns !== output.columns) {
-    throw invalid("attention heads", { columns: output.columns, heads, largest: 1024 });
-  }
-  const bias = attentionBias(step, [heads, output.rows, k.rows]);
-  step.launch(chosen.kernel, [Math.ceil(output.rows / chosen.queries), heads, 1], [
-    ...step.rowOperand(0, output.rows, output.columns),
-    ...rows([k.address, k.stride]),
-    ...step.rowOperand(2, k.rows, output.columns),
-    address(output.address),
-    address(bias[0]),
-    ...integers(output.rows, k.rows, size, output.stride, bias[1], bias[2], causal ? 1 : 0),
-    float(scale),
-  ]);
 }
 
 /** headNormRope: x, output, weight, cos, sin, rows, heads, head size, output stride, epsilon; a warp a head. */

@@ -6,18 +6,14 @@ import { checkLinear } from "../step_checks.ts";
 import { isFloat8Weight, isInt8Weight } from "./coded_weight.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { launchDequantize } from "./encode_elements.ts";
-import { launchProduct, type PlainRows, productScratch } from "./encode_plain_product.ts";
+import { launchProduct, productScratch } from "./encode_plain_product.ts";
 import { launchFloat8Layer } from "./encode_float8_product.ts";
 import { launchInt8Layer } from "./encode_int8_product.ts";
 import { encodeLlmInt8 } from "./encode_llm_int8.ts";
 import { roundedValues } from "./encode_rounding.ts";
-import {
-  type MatmulPrecision,
-  OPERAND_BYTES,
-  type OperandType,
-  operandType,
-} from "./matmul_precision.ts";
-import { address, integers, rows } from "./parameters.ts";
+import { type MatmulPrecision, OPERAND_BYTES, operandType } from "./matmul_precision.ts";
+import { integers, rows } from "./parameters.ts";
+import { launchNarrow, type NarrowType, type PlainRows, scratchRows } from "./plain_rows.ts";
 import { endFrom, endParameters, type ProductEnd, productEnd } from "./product_end.ts";
 import { sliceRows } from "./slices.ts";
 import { TILE, tiles } from "./tiles.ts";
@@ -95,14 +91,9 @@ function launchSlices(
   }
 }
 
-/** x rounded to 16 bits, in step scratch; a thread does eight values. */
-function narrowed(step: CudaStep, x: MatrixView, type: Exclude<OperandType, "float32">): PlainRows {
-  const place = step.scratch(x.rows * x.columns * OPERAND_BYTES[type]);
-  const eights = x.rows * Math.ceil(x.columns / 8);
-  step.launch(`narrow_${type}`, [Math.ceil(eights / 256), 1, 1], [
-    ...rows([x.address, x.stride]),
-    address(place),
-    ...integers(x.rows, x.columns),
-  ]);
-  return { address: place, stride: x.columns, rows: x.rows, columns: x.columns, type };
+/** x rounded to 16 bits, in step scratch. */
+function narrowed(step: CudaStep, x: MatrixView, type: NarrowType): PlainRows {
+  const operand = scratchRows(step, [x.rows, x.columns], type);
+  launchNarrow(step, x, operand.address, type);
+  return operand;
 }

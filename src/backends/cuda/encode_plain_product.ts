@@ -2,7 +2,7 @@
 
 import type { MatrixView } from "../operand_view.ts";
 import type { CudaStep } from "./cuda_step.ts";
-import type { MatmulPrecision, OperandType } from "./matmul_precision.ts";
+import type { MatmulPrecision } from "./matmul_precision.ts";
 import {
   launchLibraryProduct,
   type LibraryProduct,
@@ -11,13 +11,9 @@ import {
 } from "./library_product.ts";
 import type { LibraryActivation } from "./matmul_problem.ts";
 import { integers, rows } from "./parameters.ts";
+import { launchEnd, type PlainRows } from "./plain_rows.ts";
 import { endParameters, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
-
-/** A matrix of numbers as they are, rows close together or apart. */
-export interface PlainRows extends MatrixView {
-  readonly type: OperandType;
-}
 
 /** Step scratch of a library's products, which slices of one step share. */
 interface ProductScratch {
@@ -82,18 +78,8 @@ function launchThenEnd(step: CudaStep, operands: ProductOperands, end: ProductEn
   const { output } = end;
   const place = sums === 0 ? output : { ...output, address: sums, stride: output.columns };
   if (!launchLibrary(step, operands, place)) return false;
-  launchEnd(step, place, end);
+  launchEnd(step, { ...place, type: "float32" }, end);
   return true;
-}
-
-/** end_product: what follows float sums; they may lie in the output. */
-export function launchEnd(step: CudaStep, sums: MatrixView, end: ProductEnd): void {
-  const { rows: count, columns } = end.output;
-  step.launchElements("end_product", count * columns, [
-    ...rows([sums.address, sums.stride]),
-    ...endParameters(end),
-    ...integers((count * columns) | 0, columns),
-  ]);
 }
 
 function launchLibrary(

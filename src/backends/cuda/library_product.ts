@@ -11,9 +11,11 @@ import {
   type ProductType,
 } from "./matmul_problem.ts";
 
-/** What NVIDIA advises for the largest devices; small products get less, a few copies of their sums. */
+/** Most workspace a library gets: what NVIDIA advises for the largest devices. */
 const WORKSPACE_BYTES = 32 * 1024 * 1024;
+/** Small results get less: a few copies of their sums, and what even the smallest may ask for. */
 const WORKSPACE_COPIES = 8;
+const LEAST_WORKSPACE_BYTES = 64 * 1024;
 
 /** Step scratch that is the library's own. */
 export interface Workspace {
@@ -46,10 +48,15 @@ export interface LibraryProduct {
   };
 }
 
+/** Workspace of a library for a result whose float32 sums take so many bytes. */
+export function workspaceBytes(sumBytes: number): number {
+  return Math.max(LEAST_WORKSPACE_BYTES, Math.min(WORKSPACE_BYTES, WORKSPACE_COPIES * sumBytes));
+}
+
 /** Scratch for products whose sums take so many bytes; the same whatever the library can do. */
 export function libraryWorkspace(step: CudaStep, sumBytes: number): Workspace {
   if (step.products.library === null) return { address: 0, bytes: 0 };
-  const bytes = Math.min(WORKSPACE_BYTES, WORKSPACE_COPIES * sumBytes);
+  const bytes = workspaceBytes(sumBytes);
   return { address: step.scratch(bytes), bytes };
 }
 

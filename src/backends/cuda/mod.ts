@@ -18,12 +18,20 @@ import type {
   WeightSource,
 } from "../backend.ts";
 import { planSlots } from "../slot_plan.ts";
-import { CublasLt } from "./cublas_lt.ts";
-import { cublasLtLibraries } from "./library_paths.ts";
+import type { CublasLt } from "./cublas_lt.ts";
+import type { Cudnn } from "./cudnn.ts";
 import type { Launch } from "./cuda_step.ts";
 import { CudaDevice } from "./device.ts";
 import { Driver, versionText } from "./driver.ts";
 import { Kernels } from "./kernels.ts";
+import {
+  type Libraries,
+  type LibraryName,
+  libraryOf,
+  type LibraryOptions,
+  openLibraries,
+  warnOfMissing,
+} from "./libraries.ts";
 import { checkMatmulPrecision, type MatmulPrecision } from "./matmul_precision.ts";
 import { CudaProgram, type ProgramHost, programScratch } from "./program.ts";
 import { selfTest } from "./self_test.ts";
@@ -35,19 +43,15 @@ const RESERVED_BYTES = 512 * 1024 ** 2;
 const ARENA_BYTES = 3 * 1024 ** 3;
 
 /** Options of the cuda backend. */
-export interface CudaBackendOptions {
+export interface CudaBackendOptions extends LibraryOptions {
   /** Number of the device, 0 by default. */
   readonly device?: number;
   /** Most bytes of weights kept on the device; sets beyond it stream in. By default what leaves room to work. */
   readonly residentWeightBytes?: number;
-  /** How exactly products of more than 64 rows are computed; "float32" by default. */
+  /** How exactly products of more than 64 rows, attention and convolutions are computed; "float32" by default. */
   readonly matmulPrecision?: MatmulPrecision;
   /** The driver's library; NVIDIA's own by default. */
   readonly driverLibrary?: string;
-  /** cuBLASLt's library, or false to do without; by default the first of `cublasLtLibraries` that starts. */
-  readonly cublasLtLibrary?: string | false;
-  /** Told when there is no cuBLASLt, so that products are slow; console.warn by default. */
-  readonly onWarning?: (message: string) => void;
 }
 
 /** Starts the cuda backend. Throws `backend_unavailable` where driver, device or a fitting build is missing. */
@@ -68,8 +72,9 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
   let backend: CudaBackend | undefined;
   try {
     const kernels = await Kernels.load(device);
-    const library = await openLibrary(device, options);
-    backend = new CudaBackend(device, kernels, { ...options, library });
+    device.use();
+    const libraries = await openLibraries(device, options);
+    backend = new CudaBackend(device, kernels, { ...options, libraries });
     await testItself(backend, options);
     return backend;
   } catch (error) {
@@ -79,49 +84,17 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
   }
 }
 
-/** Known numbers with cuBLASLt, and without it where it fails or they come out wrong. */
+/** Known numbers; a library that fails or gets them wrong is done without. */
 async function testItself(backend: CudaBackend, options: CudaBackendOptions): Promise<void> {
-  try {
-    await selfTest(backend);
-  } catch (error) {
-    if (!isLibrarys(error) || !backend.dropLibrary()) throw error;
-    await selfTest(backend);
-    warnOfMissing(error.message, options);
+  for (;;) {
+    try {
+      return await selfTest(backend);
+    } catch (error) {
+      const library = libraryOf(error);
+      if (library === null || !backend.dropLibrary(library)) throw error;
+      warnOfMissing(library, (error as HalftoneError).message, options);
+    }
   }
-}
-
-/** Whether the library may be to blame: wrong numbers, or a call into it that failed. */
-function isLibrarys(error: unknown): error is HalftoneError {
-  if (!(error instanceof HalftoneError)) return false;
-  const { code, detail } = error;
-  return code === "backend_unavailable" || detail.field?.startsWith("cublasLt") === true;
-}
-
-/** cuBLASLt, or null with a warning that says why. */
-async function openLibrary(
-  device: CudaDevice,
-  options: CudaBackendOptions,
-): Promise<CublasLt | null> {
-  const { cublasLtLibrary } = options;
-  if (cublasLtLibrary === false) return null;
-  const libraries = cublasLtLibrary === undefined
-    ? await cublasLtLibraries(device.driver.version)
-    : [cublasLtLibrary];
-  device.use();
-  const opened = CublasLt.open(libraries, device.capability);
-  if (typeof opened !== "string") return opened;
-  warnOfMissing(opened, options);
-  return null;
-}
-
-function warnOfMissing(
-  reason: string,
-  { onWarning = (message) => console.warn(message) }: CudaBackendOptions,
-): void {
-  onWarning(
-    `Without cuBLASLt matrix products run on slower kernels (${reason}). ` +
-      "It is in CUDA's toolkit and in the Python package nvidia-cublas",
-  );
 }
 
 /** Weights and plans on a device. */
@@ -129,7 +102,11 @@ export class CudaBackend implements Backend, ProgramHost {
   readonly name = "cuda";
   readonly limits: BackendLimits;
   readonly device: CudaDevice;
-  products: { readonly precision: MatmulPrecision; readonly library: CublasLt | null };
+  products: {
+    readonly precision: MatmulPrecision;
+    readonly library: CublasLt | null;
+    readonly dnn: Cudnn | null;
+  };
   readonly #kernels: Kernels;
   readonly #sets = new Set<CudaWeightSet>();
   readonly #programs = new Set<CudaProgram>();
@@ -140,13 +117,14 @@ export class CudaBackend implements Backend, ProgramHost {
   constructor(
     device: CudaDevice,
     kernels: Kernels,
-    { residentWeightBytes, matmulPrecision = "float32", library }: CudaBackendOptions & {
-      readonly library: CublasLt | null;
+    { residentWeightBytes, matmulPrecision = "float32", libraries }: CudaBackendOptions & {
+      readonly libraries: Libraries;
     },
   ) {
     this.device = device;
     this.#kernels = kernels;
-    this.products = { precision: matmulPrecision, library };
+    const { cublasLt, cudnn } = libraries;
+    this.products = { precision: matmulPrecision, library: cublasLt, dnn: cudnn };
     const usable = Math.max(0, device.memoryBytes().free - RESERVED_BYTES);
     const room = Math.min(ARENA_BYTES, Math.floor(usable / 4));
     this.limits = {
@@ -157,11 +135,17 @@ export class CudaBackend implements Backend, ProgramHost {
     };
   }
 
-  /** The device, its compute capability, the driver's CUDA version and cuBLASLt's, for people. */
+  /** The device, its compute capability, the versions of driver and libraries, for people. */
   get description(): string {
     const { name, capability, driver } = this.device;
-    const library = this.products.library?.description ?? "no cuBLASLt";
-    return `${name} (sm_${capability}, driver for CUDA ${versionText(driver.version)}, ${library})`;
+    const { library, dnn } = this.products;
+    const parts = [
+      `sm_${capability}`,
+      `driver for CUDA ${versionText(driver.version)}`,
+      library?.description ?? "no cuBLASLt",
+      dnn?.description ?? "no cuDNN",
+    ];
+    return `${name} (${parts.join(", ")})`;
   }
 
   /** Most bytes of weights that stay on the device. */
@@ -230,16 +214,22 @@ export class CudaBackend implements Backend, ProgramHost {
 
   enqueue(launch: Launch): void {
     if (launch.kind === "kernel") return this.#kernels.launch(launch);
-    this.products.library!.enqueue(launch.prepared, launch.addresses, this.device.compute);
+    const { library, dnn } = this.products;
+    const { compute } = this.device;
+    if (launch.kind === "matmul") {
+      return library!.enqueue(launch.prepared, launch.addresses, compute);
+    }
+    dnn!.enqueue(launch.prepared, launch.addresses, compute);
   }
 
-  /** Goes on without the library, if there is one; no program may use it any more. */
-  dropLibrary(): boolean {
-    const { precision, library } = this.products;
+  /** Goes on without a library, if there is one; no program may use it any more. */
+  dropLibrary(name: LibraryName): boolean {
+    const { library, dnn } = this.products;
+    const dropped = name === "cudnn" ? dnn : library;
     this.device.finish();
-    library?.close();
-    this.products = { precision, library: null };
-    return library !== null;
+    dropped?.close();
+    this.products = { ...this.products, [name === "cudnn" ? "dnn" : "library"]: null };
+    return dropped !== null;
   }
 
   isClosing(): boolean {
@@ -255,7 +245,8 @@ export class CudaBackend implements Backend, ProgramHost {
     this.device.use();
     for (const program of [...this.#programs]) program.release();
     for (const set of [...this.#sets]) await set.release();
-    this.dropLibrary();
+    this.dropLibrary("cudnn");
+    this.dropLibrary("cublasLt");
     this.#kernels.close();
     this.device.close();
   }

@@ -34,6 +34,11 @@ export function productEnd(
   };
 }
 
+/** The end that adds nothing. */
+export function plainEnd(output: MatrixView): ProductEnd {
+  return { output, bias: 0, gate: [0, 0], residual: [0, 0], activation: "identity" };
+}
+
 /** The end of the columns from `first` on. */
 export function endFrom(end: ProductEnd, first: number, columns: number): ProductEnd {
   const shifted = (place: number): number => place === 0 ? 0 : place + 4 * first;
@@ -43,6 +48,21 @@ export function endFrom(end: ProductEnd, first: number, columns: number): Produc
     bias: shifted(end.bias),
     gate: [shifted(end.gate[0]), end.gate[1]],
     residual: [shifted(end.residual[0]), end.residual[1]],
+  };
+}
+
+/** The end of some rows from `first` on. */
+export function endOfRows(end: ProductEnd, first: number, count: number): ProductEnd {
+  const { output } = end;
+  const shifted = (
+    [place, stride]: RowOperand,
+  ): RowOperand => [place === 0 ? 0 : place + 4 * first * stride, stride];
+  const address = output.address + 4 * first * output.stride;
+  return {
+    ...end,
+    output: { ...output, address, rows: count },
+    gate: shifted(end.gate),
+    residual: shifted(end.residual),
   };
 }
 

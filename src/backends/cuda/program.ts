@@ -257,9 +257,9 @@ export class CudaProgram implements Program {
   }
 }
 
-/** A kind of product that never ran: what it does first must not fall into a capture. Its result does not matter. */
+/** A library's work that never ran: what it does first must not fall into a capture. Its result does not matter. */
 function isCold(launch: Launch): boolean {
-  return launch.kind === "matmul" && !launch.prepared.isWarm;
+  return launch.kind !== "kernel" && !launch.prepared.isWarm;
 }
 
 function bytesOf(words: Int32Array): Uint8Array {

@@ -1,6 +1,6 @@
 /** attention: head sizes, lengths, masks, biases, parts of a fused projection, large logits. */
 
-import { type ConformanceCase, floats, writeTo } from "./cases.ts";
+import { type ConformanceCase, floats, type OperandRounding, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { type Pattern, Random, randomValues } from "./random.ts";
 
@@ -16,14 +16,21 @@ interface AttentionForm {
   readonly pattern: Pattern;
 }
 
-/** All cases of attention. */
-export function attentionCases(): ConformanceCase[] {
+/** What a library's attention in 16 bits covers. */
+function isNarrow({ d, keys, causal, bias }: AttentionForm): boolean {
+  return d % 8 === 0 && keys > 0 && !causal && !bias;
+}
+
+/** All cases of attention; with a rounding only those that it changes. */
+export function attentionCases(rounding?: OperandRounding): ConformanceCase[] {
+  const build = (form: AttentionForm, random: Random) =>
+    rounding && !isNarrow(form) ? [] : [attentionCase(form, random, rounding)];
   const cases = Array.from({ length: 120 }, (_, i) => {
     const random = new Random(70000 + i);
     const queries = random.pick([1, 2, 3, 5, 8, 13, 16, 17, 31, 64, 65]);
     const fused = random.uniform() < 0.4;
     const causal = random.uniform() < 0.3;
-    return attentionCase({
+    return build({
       heads: random.pick([1, 2, 3, 8]),
       d: random.pick([1, 2, 5, 8, 16, 32, 40, 64, 128]),
       queries,
@@ -33,7 +40,7 @@ export function attentionCases(): ConformanceCase[] {
       fused,
       pattern: random.pick(["normal", "normal", "zero rows", "special", "outliers"]),
     }, random);
-  });
+  }).flat();
   const plain = { causal: false, bias: false, fused: false, pattern: "normal" } as const;
   const edges = ([
     // [heads, d, queries, keys]: around blocks of keys, wide single heads, many queries
@@ -47,17 +54,17 @@ export function attentionCases(): ConformanceCase[] {
     [1, 511, 5, 140],
     [1, 640, 7, 129],
   ] as const).flatMap(([heads, d, queries, keys], i) => [
-    attentionCase({ ...plain, heads, d, queries, keys }, new Random(72000 + i)),
-    attentionCase({ ...plain, heads, d, queries, keys, bias: true }, new Random(72100 + i)),
-    attentionCase({ ...plain, heads, d, queries, keys: queries, causal: true }, new Random(72200)),
+    ...build({ ...plain, heads, d, queries, keys }, new Random(72000 + i)),
+    ...build({ ...plain, heads, d, queries, keys, bias: true }, new Random(72100 + i)),
+    ...build({ ...plain, heads, d, queries, keys: queries, causal: true }, new Random(72200)),
   ]);
   return [
     ...cases,
     ...edges,
-    attentionCase({ ...plain, heads: 2, d: 8, queries: 3, keys: 0 }, new Random(72300)),
-    largeLogitsCase(1),
-    largeLogitsCase(-1),
-    ...[1 / 64, 1 / 8, 1, 8].map(risingLogitsCase),
+    ...build({ ...plain, heads: 2, d: 8, queries: 3, keys: 0 }, new Random(72300)),
+    largeLogitsCase(1, rounding),
+    largeLogitsCase(-1, rounding),
+    ...rounding ? [] : [1 / 64, 1 / 8, 1, 8].map(risingLogitsCase),
   ];
 }
 
@@ -77,7 +84,7 @@ function risingLogitsCase(slope: number): ConformanceCase {
 }
 
 /** Logits of thousands, of one sign: exp overflows or vanishes unless the maximum is taken off first. */
-function largeLogitsCase(sign: number): ConformanceCase {
+function largeLogitsCase(sign: number, rounding?: OperandRounding): ConformanceCase {
   const random = new Random(71000 + sign);
   const [rows, columns] = [19, 16];
   const matrix = (scale: number) => {
@@ -86,7 +93,7 @@ function largeLogitsCase(sign: number): ConformanceCase {
     return { rows, columns, data };
   };
   const [q, k, v] = [matrix(8 * sign), matrix(7), matrix(1)];
-  return plainCase(`logits of ${sign > 0 ? "plus" : "minus"} thousands`, { q, k, v }, 2);
+  return plainCase(`logits of ${sign > 0 ? "plus" : "minus"} thousands`, { q, k, v }, 2, rounding);
 }
 
 /** Attention of matrices as they are, with a scale of 1. */
@@ -94,12 +101,13 @@ function plainCase(
   name: string,
   { q, k, v }: Record<"q" | "k" | "v", evaluate.Matrix>,
   heads: number,
+  rounding?: OperandRounding,
 ): ConformanceCase {
   const attributes = { heads, scale: 1, causal: false };
   return {
     name,
     op: "attention",
-    budget: "attention",
+    budget: rounding?.budget ?? "attention",
     inputs: Object.fromEntries(
       Object.entries({ q, k, v }).map(([name, m]) => [name, floats(m.data, [m.rows, m.columns])]),
     ),
@@ -109,7 +117,11 @@ function plainCase(
   };
 }
 
-function attentionCase(form: AttentionForm, random: Random): ConformanceCase {
+function attentionCase(
+  form: AttentionForm,
+  random: Random,
+  rounding?: OperandRounding,
+): ConformanceCase {
   const { heads, d, queries, keys, causal, bias, fused, pattern } = form;
   const columns = heads * d;
   // Outliers in v and, small enough that the softmax is not a mere maximum, in q.
@@ -122,11 +134,15 @@ function attentionCase(form: AttentionForm, random: Random): ConformanceCase {
   const v = special(randomValues(random, keys * columns, columns, pattern));
   const scores = randomValues(random, heads * queries * keys, keys).map((x) => 3 * x);
   const scale = Math.fround(1 / Math.sqrt(d));
-  const matrix = (data: Float32Array, rows: number) => ({ rows, columns, data });
+  const matrix = (data: Float32Array, rows: number) => ({
+    rows,
+    columns,
+    data: rounding ? Float64Array.from(data).map(rounding.round) : data,
+  });
   return {
     name: JSON.stringify(form),
     op: "attention",
-    budget: "attention",
+    budget: rounding?.budget ?? "attention",
     inputs: {
       ...fused
         ? { qkv: floats(sideBySide([q, k, v], queries, columns), [queries, 3 * columns]) }

@@ -29,6 +29,15 @@ export interface ConformanceCase {
   expected(): ArrayLike<number>;
 }
 
+/** How a precision changes what is expected of an op. */
+export interface OperandRounding {
+  /** What operands are rounded to. */
+  readonly round: (value: number) => number;
+  /** The largest result, beyond which it is infinite. */
+  readonly largest?: number;
+  readonly budget: BudgetName;
+}
+
 /** Errors below a few of float32's smallest steps are no errors: near zero there is nothing finer. */
 const UNDERFLOW = 4 * 2 ** -149;
 

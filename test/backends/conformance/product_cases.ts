@@ -2,7 +2,7 @@
 
 import type { Activation } from "../../../src/ops/op_table.ts";
 import type { Tensor } from "../../../src/ops/graph.ts";
-import { type ConformanceCase, floats, writeTo } from "./cases.ts";
+import { type ConformanceCase, floats, type OperandRounding, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { PATTERNS, Random, randomValues } from "./random.ts";
 import { denseWeight, TestWeights } from "./weights.ts";
@@ -120,14 +120,14 @@ const CONVOLUTIONS: readonly ConvolutionShape[] = [
   { size: [16, 16], channels: [65, 31], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
 ];
 
-/** All cases of conv2d. */
-export function conv2dCases(): ConformanceCase[] {
+/** All cases of conv2d; a rounding changes what is expected. */
+export function conv2dCases(rounding?: OperandRounding): ConformanceCase[] {
   return CONVOLUTIONS.flatMap((shape, s) =>
     ([
       { activation: "identity", bias: false, residual: false },
       { activation: "silu", bias: true, residual: false },
       { activation: "identity", bias: true, residual: true },
-    ] as const).map((ending, e) => convolutionCase(shape, ending, 50000 + 10 * s + e))
+    ] as const).map((ending, e) => convolutionCase(shape, ending, 50000 + 10 * s + e, rounding))
   );
 }
 
@@ -135,6 +135,7 @@ function convolutionCase(
   shape: ConvolutionShape,
   ending: { activation: Activation; bias: boolean; residual: boolean },
   seed: number,
+  rounding?: OperandRounding,
 ): ConformanceCase {
   const random = new Random(seed);
   const { size: [height, width], channels: [channels, out], ...rest } = shape;
@@ -157,7 +158,7 @@ function convolutionCase(
       `${ending.bias ? " + bias" : ""}${ending.residual ? " + residual" : ""}, ${pattern}` +
       `${isPart ? ", parts" : ""}`,
     op: "conv2d",
-    budget: "conv2d",
+    budget: rounding?.budget ?? "conv2d",
     magnitude: ending.activation === "identity" ? 0 : 1,
     inputs: {
       x: isPart ? besideOthers(x, height, width, channels) : floats(x, [height, width, channels]),
@@ -177,8 +178,12 @@ function convolutionCase(
       });
     },
     expected: () => {
-      const image = { height, width, channels, data: x };
-      const sums = evaluate.convolution(image, weight.values, out, attributes);
+      const rounded = (values: ArrayLike<number>) =>
+        rounding ? Float64Array.from(values).map(rounding.round) : values;
+      const image = { height, width, channels, data: rounded(x) };
+      const { largest = Infinity } = rounding ?? {};
+      const sums = evaluate.convolution(image, rounded(weight.values), out, attributes)
+        .map((sum) => Math.abs(sum) > largest ? Math.sign(sum) * Infinity : sum);
       return evaluate.finish(sums, out, {
         activation: ending.activation,
         bias: ending.bias ? bias.values : undefined,
