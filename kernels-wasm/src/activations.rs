@@ -3,9 +3,11 @@
 //! before it finds the range of each row.
 
 use crate::control::Context;
+use crate::integer_kernel::{ROWS, STRIP_STEP};
 use crate::linear::Rows;
 use crate::opcodes::*;
 use crate::simd::*;
+use crate::strips::{Block, StripForm, Strips};
 
 #[repr(C)]
 pub struct RoundRows {
@@ -31,33 +33,28 @@ pub struct RoundRows {
     marks: *const u32,
     /// [m, 2]: the least and the largest value of each row, zero included, where rows share a scale; else null.
     ranges: *mut f32,
-    /// [m]: what a code is worth.
+    /// [m to a multiple of `ROWS`]: what a code is worth.
     scales: *mut f32,
-    /// [m]: the code that means 0.
+    /// [m to a multiple of `ROWS`]: the code that means 0.
     zeros: *mut f32,
-    /// [m, k to a multiple of `CODE_UNIT`] int8, 0 beyond k; null when nobody reads it.
-    codes: *mut i8,
     /// [m, k] as floats; null when nobody reads it.
     values: *mut f32,
+    /// 1: somebody reads the strips.
+    has_strips: u32,
+    strips: Strips,
+    form: StripForm,
 }
 
-/// Rows of codes are padded to this; src/backends/wasm/encode_activations.ts holds the same.
-pub const CODE_UNIT: usize = 32;
-/// Rows of a tile.
-const TILE_ROWS: usize = 8;
+/// Rows of a tile, whole strips.
+const TILE_ROWS: usize = 2 * ROWS;
 
 /// What turns the values of a row into codes and back.
+#[derive(Clone, Copy)]
 struct Scaling {
     scale: f32,
     zero: f32,
     inverse: f32,
     divide: bool,
-}
-
-/// The distance between codes in a row of `k`.
-#[inline(always)]
-pub fn code_stride(k: usize) -> usize {
-    k.div_ceil(CODE_UNIT) * CODE_UNIT
 }
 
 /// x rounded to float16, ties to even; infinite beyond its range.
@@ -113,11 +110,8 @@ pub unsafe fn round_rows(p: &RoundRows, context: &Context) {
     while let Some(tile) = context.next_tile(m.div_ceil(TILE_ROWS)) {
         let shared = p.shared_range();
         let first = tile * TILE_ROWS;
-        for row in first..(first + TILE_ROWS).min(m) {
-            let scaling = p.scaling(row, shared);
-            *p.scales.add(row) = scaling.scale;
-            *p.zeros.add(row) = scaling.zero;
-            p.round_row(row, &scaling);
+        for strip in first / ROWS..(first + TILE_ROWS).min(m).div_ceil(ROWS) {
+            p.round_strip(strip, shared);
         }
     }
 }
@@ -190,26 +184,95 @@ impl RoundRows {
         f32x4_extract_lane::<0>(f32x4_min(zero, f32x4_splat(self.highest)))
     }
 
-    unsafe fn round_row(&self, row: usize, scaling: &Scaling) {
-        let k = self.k as usize;
-        if !self.codes.is_null() {
-            let codes = self.codes.add(row * code_stride(k));
-            for column in (0..code_stride(k)).step_by(8) {
-                let low = i32x4_trunc_sat_f32x4(self.code_values(row, column, scaling));
-                let high = i32x4_trunc_sat_f32x4(self.code_values(row, column + 4, scaling));
-                let pair = i16x8_narrow_i32x4(low, high);
-                let packed = i8x16_narrow_i16x8(pair, pair);
-                v128_store64_lane::<0>(packed, codes.add(column) as *mut u64);
+    unsafe fn round_strip(&self, strip: usize, shared: Option<(f32, f32)>) {
+        let first = strip * ROWS;
+        let rows = ROWS.min(self.m as usize - first);
+        let mut scalings = [Scaling { scale: 0.0, zero: 0.0, inverse: 0.0, divide: false }; ROWS];
+        for (r, scaling) in scalings.iter_mut().enumerate() {
+            if r < rows {
+                *scaling = self.scaling(first + r, shared);
             }
+            *self.scales.add(first + r) = scaling.scale;
+            *self.zeros.add(first + r) = scaling.zero;
         }
         if !self.values.is_null() {
-            let (zero, scale) = (f32x4_splat(scaling.zero), f32x4_splat(scaling.scale));
-            for column in (0..k).step_by(4) {
-                let code = self.code_values(row, column, scaling);
-                let value = f32x4_mul(f32x4_sub(code, zero), scale);
-                store_some(self.values.add(row * k + column), value, k - column);
+            for (r, scaling) in scalings.iter().enumerate().take(rows) {
+                self.write_values(first + r, scaling);
             }
         }
+        if self.has_strips != 0 {
+            self.write_strip(strip, &scalings);
+        }
+    }
+
+    /// What the codes of a row stand for.
+    unsafe fn write_values(&self, row: usize, scaling: &Scaling) {
+        let k = self.k as usize;
+        let (zero, scale) = (f32x4_splat(scaling.zero), f32x4_splat(scaling.scale));
+        for column in (0..k).step_by(4) {
+            let code = self.code_values(row, column, scaling);
+            let value = f32x4_mul(f32x4_sub(code, zero), scale);
+            store_some(self.values.add(row * k + column), value, k - column);
+        }
+    }
+
+    /// The codes of a strip's rows, and the sums of its runs; rows beyond m are 0.
+    unsafe fn write_strip(&self, index: usize, scalings: &[Scaling; ROWS]) {
+        let (m, k) = (self.m as usize, self.k as usize);
+        let zeros = self.zeros.add(index * ROWS) as *const f32;
+        let has_zeros = scalings.iter().any(|scaling| scaling.zero != 0.0);
+        for block in self.form.blocks(k) {
+            let strip = self.strips.at(&self.form, block, m, index);
+            for (r, scaling) in scalings.iter().enumerate() {
+                let to = strip.codes.add(4 * r);
+                if index * ROWS + r >= m {
+                    write_zeros(to, block.padded() * self.form.bytes() / 4);
+                } else if self.form.is_narrow() {
+                    self.write_bytes(index * ROWS + r, block, scaling, to);
+                } else {
+                    self.write_words(index * ROWS + r, block, scaling, to);
+                }
+            }
+            self.strips.sum_runs(&self.form, block, &strip, if has_zeros { Some(zeros) } else { None });
+        }
+    }
+
+    /// A row's part of a block as bytes, four to a step.
+    unsafe fn write_bytes(&self, row: usize, block: Block, scaling: &Scaling, to: *mut u8) {
+        for i in (0..block.padded()).step_by(8) {
+            let low = i32x4_trunc_sat_f32x4(self.code_values(row, block.first + i, scaling));
+            let high = i32x4_trunc_sat_f32x4(self.code_values(row, block.first + i + 4, scaling));
+            let pair = i16x8_narrow_i32x4(low, high);
+            let packed = i8x16_narrow_i16x8(pair, pair);
+            let to = to.add(i / 4 * STRIP_STEP);
+            v128_store32_lane::<0>(packed, to as *mut u32);
+            v128_store32_lane::<1>(packed, to.add(STRIP_STEP) as *mut u32);
+        }
+    }
+
+    /// The same as int16 around the row's zero, two to a step.
+    unsafe fn write_words(&self, row: usize, block: Block, scaling: &Scaling, to: *mut u8) {
+        for i in (0..block.padded()).step_by(8) {
+            let low = self.centered_values(row, block.first + i, scaling);
+            let high = self.centered_values(row, block.first + i + 4, scaling);
+            let pair = i16x8_narrow_i32x4(i32x4_trunc_sat_f32x4(low), i32x4_trunc_sat_f32x4(high));
+            let to = to.add(i / 2 * STRIP_STEP);
+            v128_store32_lane::<0>(pair, to as *mut u32);
+            v128_store32_lane::<1>(pair, to.add(STRIP_STEP) as *mut u32);
+            v128_store32_lane::<2>(pair, to.add(2 * STRIP_STEP) as *mut u32);
+            v128_store32_lane::<3>(pair, to.add(3 * STRIP_STEP) as *mut u32);
+        }
+    }
+
+    /// The codes of four values less the code that means 0; 0 beyond k.
+    #[inline(always)]
+    unsafe fn centered_values(&self, row: usize, column: usize, scaling: &Scaling) -> v128 {
+        let codes = self.code_values(row, column, scaling);
+        if scaling.zero == 0.0 {
+            return codes;
+        }
+        let left = (self.k as usize).saturating_sub(column);
+        first_lanes(f32x4_sub(codes, f32x4_splat(scaling.zero)), left)
     }
 
     /// The codes of four values as floats (for float8: the values of the codes); 0 beyond k.
@@ -258,4 +321,11 @@ fn nearest(x: f32) -> f32 {
 #[inline(always)]
 fn first_lanes(v: v128, count: usize) -> v128 {
     v128_and(v, u32x4_lt(u32x4(0, 1, 2, 3), u32x4_splat(count as u32)))
+}
+
+/// `steps` words of a row in a strip.
+unsafe fn write_zeros(to: *mut u8, steps: usize) {
+    for step in 0..steps {
+        core::ptr::write_unaligned(to.add(step * STRIP_STEP) as *mut u32, 0);
+    }
 }

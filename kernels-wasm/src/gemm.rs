@@ -27,6 +27,19 @@ pub const SCRATCH_BYTES: usize = STRIP_BYTES + PANELS_BYTES + ROWS_BYTES + 2 * S
 /// Gives micro tile rows of A as [k][MR], zeros beyond `rows`.
 pub trait PackRows {
     unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32);
+
+    /// Where they lie: packed into `into`, unless they are packed already.
+    unsafe fn strip(
+        &self,
+        row: usize,
+        rows: usize,
+        k: usize,
+        count: usize,
+        into: *mut f32,
+    ) -> *const f32 {
+        self.pack(row, rows, k, count, into);
+        into
+    }
 }
 
 /// Gives 8 columns of B^T (rows of B) as [k][8], zeros beyond `columns`.
@@ -136,6 +149,7 @@ pub unsafe fn regions(context: &Context) -> Regions {
 }
 
 /// Computes one tile of C and hands its rows to `finish`.
+#[inline(never)]
 pub unsafe fn tile(
     context: &Context,
     a: &dyn PackRows,
@@ -153,6 +167,7 @@ pub unsafe fn tile(
 }
 
 /// Fills `sums` [rows to a multiple of MR, columns to a multiple of NR] with the tile's products.
+#[inline(never)]
 pub unsafe fn accumulate(
     regions: &Regions,
     a: &dyn PackRows,
@@ -171,10 +186,10 @@ pub unsafe fn accumulate(
             b.pack(column + j, NR.min(columns - j), first, count, regions.rows, panel);
         }
         for i in (0..rows).step_by(MR) {
-            a.pack(row + i, MR.min(rows - i), first, count, regions.strip);
+            let strip = a.strip(row + i, MR.min(rows - i), first, count, regions.strip);
             for j in (0..columns).step_by(NR) {
                 let panel = regions.panels.add(j * padded);
-                kernel(regions.strip, panel, count, sums.add(i * stride + j), stride, first > 0);
+                kernel(strip, panel, count, sums.add(i * stride + j), stride, first > 0);
             }
         }
         first += count;

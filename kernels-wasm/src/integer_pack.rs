@@ -1,93 +1,12 @@
-//! Packing for integer products: codes of x as strips of 4 rows, the weight as panels of 8 columns, and what
-//! goes with the runs of both.
+//! Packing for integer products: the weight as panels of 8 columns, and what goes with their runs.
 
-use crate::activations::code_stride;
 use crate::gemm::Regions;
-use crate::integer_gemm::{Block, Product, Side, BLOCK_BYTES};
-use crate::integer_kernel::{COLUMNS, PANEL_STEP, ROWS, STRIP_STEP};
+use crate::integer_gemm::{Product, Side, PER_COLUMN};
+use crate::integer_kernel::{COLUMNS, PANEL_STEP};
 use crate::simd::*;
+use crate::strips::{Block, BLOCK_BYTES, MOST_RUNS};
 
 impl Product<'_> {
-    /// The codes of a tile's rows as strips, with the sums of each run.
-    pub unsafe fn pack_rows(&self, row: usize, rows: usize, block: Block, into: *mut u8, side: &Side) {
-        let bytes = if self.is_narrow() { 1 } else { 2 };
-        for strip in 0..rows.div_ceil(ROWS) {
-            let to = into.add(strip * block.padded() * bytes * ROWS);
-            let left = rows - strip * ROWS;
-            let vectors = block.padded() * bytes / 16;
-            for i in 0..vectors {
-                let at = |r: usize| {
-                    if r >= left {
-                        i32x4_splat(0)
-                    } else {
-                        self.row_vector(row + strip * ROWS + r, block, i)
-                    }
-                };
-                let (a, b, c, d) = transpose(at(0), at(1), at(2), at(3));
-                let to = to.add(i * 4 * STRIP_STEP) as *mut f32;
-                store(to, a);
-                store(to.add(4), b);
-                store(to.add(8), c);
-                store(to.add(12), d);
-            }
-            self.sum_rows(to, strip, block, side);
-        }
-    }
-
-    /// Vector `i` of a row's codes: 16 bytes, or 8 int16 less the row's zero.
-    #[inline(always)]
-    unsafe fn row_vector(&self, row: usize, block: Block, i: usize) -> v128 {
-        let first = block.first + i * if self.is_narrow() { 16 } else { 8 };
-        let stride = code_stride(self.k);
-        if first >= stride {
-            return i32x4_splat(0);
-        }
-        let codes = self.codes.add(row * stride + first);
-        if self.is_narrow() {
-            return v128_load(codes as *const v128);
-        }
-        let wide = i16x8_load_extend_i8x8(codes);
-        if !self.has_zeros() {
-            return wide;
-        }
-        let value = i16x8_sub(wide, i16x8_splat(*self.zeros.add(row) as i16));
-        let left = i16x8_splat(self.k.saturating_sub(first).min(8) as i16);
-        v128_and(value, i16x8_lt(i16x8(0, 1, 2, 3, 4, 5, 6, 7), left))
-    }
-
-    /// What the narrow sums of a strip begin at, and the sums of x - zero, run by run.
-    unsafe fn sum_rows(&self, strip: *const u8, index: usize, block: Block, side: &Side) {
-        let narrow = self.is_narrow();
-        if !narrow && self.form.has_offset == 0 {
-            return;
-        }
-        let steps = block.run * if narrow { 1 } else { 2 } / 4;
-        for run in 0..block.runs {
-            let mut sums = i32x4_splat(0);
-            for step in 0..steps {
-                let x = v128_load(strip.add((run * steps + step) * STRIP_STEP) as *const v128);
-                sums = if narrow {
-                    i16x8_add(sums, i16x8_extadd_pairwise_i8x16(x))
-                } else {
-                    i32x4_add(sums, i32x4_dot_i16x8(x, i16x8_splat(1)))
-                };
-            }
-            let at = (index * block.runs + run) * ROWS;
-            if narrow {
-                let start = i16x8_mul(sums, i16x8_splat(-self.form.center as i16));
-                store(side.starts.add(at), start);
-                sums = i32x4_extadd_pairwise_i16x8(sums);
-            }
-            let mut whole = f32x4_convert_i32x4(sums);
-            if narrow && self.has_zeros() {
-                let k = block.run.min(block.count.saturating_sub(run * block.run));
-                let zeros = load(side.zeros.add(index * ROWS));
-                whole = f32x4_sub(whole, f32x4_mul(zeros, f32x4_splat(k as f32)));
-            }
-            store(side.row_sums.add(at), whole);
-        }
-    }
-
     /// Up to 8 columns of the weight as a panel, with scales, offsets and column sums run by run.
     pub unsafe fn pack_columns(
         &self,
@@ -111,9 +30,12 @@ impl Product<'_> {
             } else {
                 self.wide_values(raw, block, to as *mut i16);
             }
-            if !self.form.is_exact() {
-                self.describe_runs(from, c, to, block, side);
+            if self.has_column_sums() {
+                self.sum_column(c, to, block, side);
             }
+        }
+        if !self.form.is_exact() {
+            self.describe_runs(column, columns, block, side);
         }
         interleave(rows, bytes, regions.strip as *mut u8);
     }
@@ -127,7 +49,7 @@ impl Product<'_> {
             let value = if self.form.has_table != 0 { pick_bytes(table, codes) } else { codes };
             v128_store(to.add(i) as *mut v128, value);
         }
-        let center = self.form.center as u8;
+        let center = self.form.strip.center as u8;
         core::ptr::write_bytes(to.add(block.count), center, block.padded() - block.count);
     }
 
@@ -135,7 +57,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn byte_table(&self) -> v128 {
         let table = self.form.table.as_ptr() as *const v128;
-        let center = i16x8_splat(self.form.center as i16);
+        let center = i16x8_splat(self.form.strip.center as i16);
         let (low, high) = (v128_load(table), v128_load(table.add(1)));
         u8x16_narrow_i16x8(i16x8_add(low, center), i16x8_add(high, center))
     }
@@ -143,7 +65,7 @@ impl Product<'_> {
     /// Codes as int16 around 0.
     #[inline(always)]
     unsafe fn wide_values(&self, raw: *const u8, block: Block, to: *mut i16) {
-        let center = i16x8_splat(self.form.center as i16);
+        let center = i16x8_splat(self.form.strip.center as i16);
         let table = self.form.table.as_ptr() as *const v128;
         let (low, high) = (v128_load(table), v128_load(table.add(1)));
         let low_bytes =
@@ -168,29 +90,64 @@ impl Product<'_> {
         core::ptr::write_bytes(to.add(block.count), 0, block.padded() - block.count);
     }
 
-    /// Scales, offsets and column sums of one column.
-    #[inline(always)]
-    unsafe fn describe_runs(
-        &self,
-        column: usize,
-        c: usize,
-        values: *const u8,
-        block: Block,
-        side: &Side,
-    ) {
-        let (factor, shift) = (self.form.factor, self.form.shift * self.form.factor);
-        let has_column_sums = self.has_zeros() && self.is_narrow();
-        self.weight.for_each_run(column, block.first, block.run, block.runs, |run, scale, offset| {
-            let at = run * COLUMNS + c;
-            *side.scales.add(at) = scale * factor;
-            *side.offsets.add(at) = offset + shift * scale;
-            if has_column_sums {
-                let sum = sum_bytes(values.add(run * block.run), block.run);
-                let center = self.form.center * block.run as i32;
-                *side.column_sums.add(at) = (center - sum as i32) as f32;
+    fn has_column_sums(&self) -> bool {
+        self.has_zeros() && self.is_narrow()
+    }
+
+    /// Minus the sums of a column's integers, run by run.
+    unsafe fn sum_column(&self, c: usize, values: *const u8, block: Block, side: &Side) {
+        for run in 0..block.runs {
+            let sum = sum_bytes(values.add(run * block.run), block.run);
+            let center = self.form.strip.center * block.run as i32;
+            *side.column_sums.add(run * COLUMNS + c) = (center - sum as i32) as f32;
+        }
+    }
+
+    /// Scales and offsets of up to 8 columns.
+    unsafe fn describe_runs(&self, column: usize, columns: usize, block: Block, side: &Side) {
+        let (mut scales, mut offsets) = ([0f32; PER_COLUMN], [0f32; PER_COLUMN]);
+        for c in 0..columns {
+            let at = c * MOST_RUNS;
+            let (first, run, runs) = (block.first, block.run, block.runs);
+            self.weight.run_scales(column + c, first, run, runs, scales.as_mut_ptr().add(at));
+            if self.form.has_offset != 0 {
+                self.weight.run_offsets(column + c, first, run, runs, offsets.as_mut_ptr().add(at));
+            }
+        }
+        let factor = f32x4_splat(self.form.factor);
+        let shift = f32x4_splat(self.form.shift * self.form.factor);
+        for_each_vector_by_run(block.runs, |at, to| {
+            let scale = columns_of_run(&scales, at);
+            for (i, scale) in scale.into_iter().enumerate() {
+                store(side.scales.add(to + i * COLUMNS), f32x4_mul(scale, factor));
+            }
+            if self.form.has_offset != 0 {
+                let offset = columns_of_run(&offsets, at);
+                for (i, (scale, offset)) in scale.into_iter().zip(offset).enumerate() {
+                    let sum = f32x4_add(offset, f32x4_mul(shift, scale));
+                    store(side.offsets.add(to + i * COLUMNS), sum);
+                }
             }
         });
     }
+}
+
+/// Calls `f(first of 4 x 4 in [column][run], the same in [run][column])` for all runs of 8 columns.
+#[inline(always)]
+unsafe fn for_each_vector_by_run(runs: usize, f: impl Fn(usize, usize)) {
+    for run in (0..runs).step_by(4) {
+        for half in [0, 4] {
+            f(half * MOST_RUNS + run, run * COLUMNS + half);
+        }
+    }
+}
+
+/// Four runs of four columns, run by run.
+#[inline(always)]
+unsafe fn columns_of_run(values: &[f32; PER_COLUMN], at: usize) -> [v128; 4] {
+    let row = |r: usize| load(values.as_ptr().add(at + r * MOST_RUNS));
+    let (a, b, c, d) = transpose(row(0), row(1), row(2), row(3));
+    [a, b, c, d]
 }
 
 /// The sum of `count` (a multiple of 16) bytes.

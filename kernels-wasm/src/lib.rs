@@ -32,6 +32,7 @@ mod opcodes;
 mod rope;
 mod simd;
 mod softmax;
+mod strips;
 mod tape;
 mod weight;
 

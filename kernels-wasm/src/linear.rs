@@ -1,7 +1,7 @@
 //! linear: x times a weight in any layout, with bias, activation, gate and residual at its end.
 
 use crate::control::Context;
-use crate::gemm::{self, Finish, PackPanel, PackRows, Tiling, K_BLOCK};
+use crate::gemm::{self, Finish, PackPanel, PackRows, Tiling, K_BLOCK, MR};
 use crate::gemv;
 use crate::math::activation;
 use crate::opcodes::UNARY_IDENTITY;
@@ -10,6 +10,7 @@ use crate::weight::Weight;
 
 /// Rows of f32 with a row stride in elements; 0 repeats one row.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Rows {
     pub data: *mut f32,
     pub stride: u32,
@@ -21,6 +22,11 @@ impl Rows {
         self.data.add(row * self.stride as usize)
     }
 
+    /// The rows from `row` on.
+    fn from(self, row: usize) -> Rows {
+        Rows { data: self.data.wrapping_add(row * self.stride as usize), ..self }
+    }
+
     #[inline(always)]
     pub fn is_absent(&self) -> bool {
         self.data.is_null()
@@ -29,6 +35,7 @@ impl Rows {
 
 /// What happens to the sums: output = residual + gate * act(sums + bias).
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Epilogue {
     pub output: Rows,
     pub bias: *const f32,
@@ -45,6 +52,46 @@ pub struct Linear {
     x: Rows,
     weight: *const Weight,
     epilogue: Epilogue,
+    /// The rows of this step: all, or a part of those that were packed before.
+    first: u32,
+    rows: u32,
+    packed: PackedRows,
+}
+
+/// Rows as strips of MR, block of k after block: [block][strip][k][MR]; k of a block to a multiple of 4.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct PackedRows {
+    data: *mut f32,
+    /// Rows of all strips.
+    rows: u32,
+}
+
+/// Strips that are packed as one tile.
+const PACK_STRIPS: usize = 2;
+
+impl PackedRows {
+    #[inline(always)]
+    unsafe fn at(&self, row: usize, k: usize, count: usize) -> *mut f32 {
+        self.data.add(k * self.rows as usize + row * gemm::round_up(count, 4))
+    }
+}
+
+impl PackRows for PackedRows {
+    unsafe fn pack(&self, row: usize, _rows: usize, k: usize, count: usize, into: *mut f32) {
+        core::ptr::copy_nonoverlapping(self.at(row, k, count), into, count * MR);
+    }
+
+    unsafe fn strip(
+        &self,
+        row: usize,
+        _rows: usize,
+        k: usize,
+        count: usize,
+        _into: *mut f32,
+    ) -> *const f32 {
+        self.at(row, k, count)
+    }
 }
 
 impl PackRows for Rows {
@@ -74,6 +121,13 @@ impl PackPanel for Weight {
 }
 
 impl Epilogue {
+    /// The same for the rows from `row` on.
+    fn from(self, row: usize) -> Epilogue {
+        let Epilogue { output, gate, residual, .. } = self;
+        let later = |rows: Rows| if rows.is_absent() { rows } else { rows.from(row) };
+        Epilogue { output: later(output), gate: later(gate), residual: later(residual), ..self }
+    }
+
     /// Four (or the last `count`) values of a row.
     #[inline(always)]
     unsafe fn vector(&self, row: usize, column: usize, count: usize, sums: v128) {
@@ -106,14 +160,32 @@ impl Finish for Epilogue {
     }
 }
 
-pub unsafe fn run(p: &Linear, context: &Context) {
-    let (m, n, k) = (p.m as usize, p.n as usize, p.k as usize);
-    let weight = &*p.weight;
-    if m <= gemv::MAX_ROWS {
-        return gemv::run(context, &p.x, weight, &p.epilogue, m, n, k);
+/// Packs the rows of a step for all tiles of the product that follows.
+pub unsafe fn pack_rows(p: &Linear, context: &Context) {
+    let (rows, k) = (p.rows as usize, p.k as usize);
+    let strips = rows.div_ceil(MR);
+    while let Some(tile) = context.next_tile(strips.div_ceil(PACK_STRIPS)) {
+        for strip in tile * PACK_STRIPS..((tile + 1) * PACK_STRIPS).min(strips) {
+            let row = strip * MR;
+            for block in (0..k).step_by(K_BLOCK) {
+                let count = K_BLOCK.min(k - block);
+                let to = p.packed.at(row, block, count);
+                p.x.pack(p.first as usize + row, MR.min(rows - row), block, count, to);
+            }
+        }
     }
+}
+
+pub unsafe fn run(p: &Linear, context: &Context) {
+    let (m, n, k) = (p.rows as usize, p.n as usize, p.k as usize);
+    let weight = &*p.weight;
+    let finish = p.epilogue.from(p.first as usize);
+    if m <= gemv::MAX_ROWS {
+        return gemv::run(context, &p.x.from(p.first as usize), weight, &finish, m, n, k);
+    }
+    let rows: &dyn PackRows = if p.packed.data.is_null() { &p.x } else { &p.packed };
     let tiling = Tiling::new(m, n, context.threads);
     while let Some(tile) = context.next_tile(tiling.total) {
-        gemm::tile(context, &p.x, weight, &p.epilogue, tiling.tile(tile, m, n), k);
+        gemm::tile(context, rows, weight, &finish, tiling.tile(tile, m, n), k);
     }
 }

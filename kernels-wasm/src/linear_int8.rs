@@ -7,6 +7,7 @@ use crate::gemm::{self, Finish, Tiling, K_BLOCK, MR, NR};
 use crate::integer_gemm::{sums_at, IntegerForm, Product, MAX_COLUMNS, MAX_ROWS};
 use crate::linear::{Epilogue, Rows};
 use crate::simd::*;
+use crate::strips::Strips;
 use crate::weight::Weight;
 
 #[repr(C)]
@@ -23,7 +24,7 @@ pub struct LinearInt8 {
     /// [m]: what a code of each row of x is worth.
     scales: *const f32,
     /// x as int8, as activations.rs writes them: 0 at outlier columns.
-    codes: *const i8,
+    strips: Strips,
     form: IntegerForm,
 }
 
@@ -101,8 +102,9 @@ unsafe fn multiply_tile(
     let regions = gemm::regions(context);
     let stride = gemm::round_up(columns, NR);
     let product = Product {
+        m: p.m as usize,
         k: p.k as usize,
-        codes: p.codes,
+        strips: &p.strips,
         zeros: core::ptr::null(),
         weight: &*p.weight,
         form: &p.form,

@@ -7,6 +7,7 @@ use crate::integer_gemm::{sums_at, IntegerForm, Product, MAX_COLUMNS, MAX_ROWS};
 use crate::integer_kernel::{COLUMNS, ROWS};
 use crate::linear::{Epilogue, Rows};
 use crate::simd::*;
+use crate::strips::Strips;
 use crate::weight::Weight;
 
 #[repr(C)]
@@ -22,7 +23,7 @@ pub struct LinearInteger {
     /// [m]: the codes that mean 0; null when all are 0.
     zeros: *const f32,
     /// x as activations.rs writes it.
-    codes: *const i8,
+    strips: Strips,
     form: IntegerForm,
 }
 
@@ -41,8 +42,9 @@ unsafe fn run_tile(
 ) {
     let regions = gemm::regions(context);
     let product = Product {
+        m: p.m as usize,
         k: p.k as usize,
-        codes: p.codes,
+        strips: &p.strips,
         zeros: p.zeros,
         weight: &*p.weight,
         form: &p.form,

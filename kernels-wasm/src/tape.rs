@@ -15,6 +15,7 @@ const WAIT_SEGMENT: u32 = 105;
 const RELEASE_SEGMENT: u32 = 106;
 const FIND_RANGES: u32 = 107;
 const LINEAR_INTEGER: u32 = 108;
+const PACK_ROWS: u32 = 109;
 
 const HEADER: usize = 3;
 
@@ -57,6 +58,7 @@ unsafe fn run_step(opcode: u32, parameters: *const u32, step: u32, context: &Con
         OP_UNPACK => call!(parameters, elementwise::unpack, context),
         OP_CONV2D => call!(parameters, convolution::run, context),
         OP_LINEAR => call!(parameters, linear::run, context),
+        PACK_ROWS => call!(parameters, linear::pack_rows, context),
         OP_NORM => call!(parameters, norm::rows, context),
         OP_ATTENTION => call!(parameters, attention::run, context),
         OP_HEAD_NORM_ROPE => call!(parameters, rope::run, context),

@@ -102,13 +102,36 @@ impl Scale {
         if self.kind == SCALE_FLOAT {
             return scalar(self.data, self.dtype, group);
         }
+        let unit = scalar(self.supers, self.dtype, group / self.super_group as usize);
+        self.code_value(group) * unit + *self.constant
+    }
+
+    /// Those of `count` groups from `first` on.
+    unsafe fn values(&self, first: usize, count: usize, out: *mut f32) {
+        if self.kind == SCALE_FLOAT {
+            return decode_dense(self.data, self.dtype, first, count, out);
+        }
+        let size = self.super_group as usize;
+        let mut group = first;
+        while group < first + count {
+            let end = ((group / size + 1) * size).min(first + count);
+            let unit = scalar(self.supers, self.dtype, group / size);
+            for index in group..end {
+                *out.add(index - first) = self.code_value(index) * unit + *self.constant;
+            }
+            group = end;
+        }
+    }
+
+    /// What the code of a group stands for.
+    #[inline(always)]
+    unsafe fn code_value(&self, group: usize) -> f32 {
         let code = code_at(self.data, self.bits, group);
-        let value = if self.value_kind == VALUE_TABLE {
+        if self.value_kind == VALUE_TABLE {
             *self.table.add(code as usize)
         } else {
             code as f32 - self.zero_point
-        };
-        value * scalar(self.supers, self.dtype, group / self.super_group as usize) + *self.constant
+        }
     }
 }
 
@@ -222,28 +245,45 @@ impl Weight {
         self.scale.at(group) * self.scale.multiplier
     }
 
-    /// Calls `f(index, scale, offset)` for `runs` runs of `run` k from column `first` of a row on, each within
-    /// one group.
+    /// The scales of `runs` runs of `run` k from column `first` of a row on, each within one group.
+    pub unsafe fn run_scales(&self, row: usize, first: usize, run: usize, runs: usize, out: *mut f32) {
+        self.run_values(&self.scale, row, first, run, runs, out);
+        let multiplier = f32x4_splat(self.scale.multiplier);
+        for_each_vector(out, runs, |v| f32x4_mul(v, multiplier));
+    }
+
+    /// What is added to the weights of the same runs.
+    pub unsafe fn run_offsets(&self, row: usize, first: usize, run: usize, runs: usize, out: *mut f32) {
+        if self.offset.kind == SCALE_NONE {
+            core::ptr::write_bytes(out, 0, runs);
+        } else {
+            self.run_values(&self.offset, row, first, run, runs, out);
+        }
+    }
+
     #[inline(always)]
-    pub unsafe fn for_each_run(
+    unsafe fn run_values(
         &self,
+        scale: &Scale,
         row: usize,
         first: usize,
         run: usize,
         runs: usize,
-        mut f: impl FnMut(usize, f32, f32),
+        out: *mut f32,
     ) {
         let size = self.group as usize;
         let flat = row * self.columns as usize + first;
+        if run == size && flat % size == 0 {
+            return scale.values(flat / size, runs, out);
+        }
         let (mut group, mut left) = (flat / size, size - flat % size);
-        let (mut scale, mut offset) = (0.0, 0.0);
+        let mut value = scale.at(group);
         for index in 0..runs {
-            if index == 0 || left == 0 {
-                (group, left) = if index == 0 { (group, left) } else { (group + 1, size) };
-                scale = self.scale.at(group) * self.scale.multiplier;
-                offset = if self.offset.kind == SCALE_NONE { 0.0 } else { self.offset.at(group) };
+            if left == 0 {
+                (group, left) = (group + 1, size);
+                value = scale.at(group);
             }
-            f(index, scale, offset);
+            *out.add(index) = value;
             left = left.saturating_sub(run);
         }
     }
@@ -260,7 +300,6 @@ unsafe fn for_each_vector(out: *mut f32, count: usize, f: impl Fn(v128) -> v128)
     }
 }
 
-#[inline(always)]
 unsafe fn decode_dense(data: *const u8, dtype: u32, start: usize, count: usize, out: *mut f32) {
     let whole = count & !7;
     match dtype {

@@ -34,11 +34,39 @@ export function encodeLinear(encoder: StepEncoder): void {
   const mode = encoder.step.attributes.activations;
   const x = encoder.matrix(0);
   if (mode.kind === "llm_int8") return encodeLlmInt8(encoder, x, mode.threshold);
-  if (mode.kind === "float") return encoder.emit(linearWords(encoder, x));
+  if (mode.kind === "float") return encodeFloat(encoder, x);
   const layout = quantizedLayout(encoder);
   const form = layout && integerForm(layout, x.columns, mode);
   if (form) return encodeInteger(encoder, x, mode, form);
-  encoder.emit(linearWords(encoder, rounded(encoder, x, mode)));
+  encodeFloat(encoder, rounded(encoder, x, mode));
+}
+
+/** Rows of a micro tile; kernels-wasm/src/gemm.rs holds the same. */
+const STRIP_ROWS = 6;
+/** Rows that are packed at once: what bounds the scratch. */
+const PACKED_ROWS = 128 * STRIP_ROWS;
+/** From so many on: fewer rows are not packed at all, fewer columns make one tile, which packs its rows itself. */
+const LEAST_ROWS = 5;
+const LEAST_COLUMNS = 128;
+
+/**
+ * The words of linear, then the first row, rows, and where they lie packed. Where several tiles of columns would
+ * each pack the same rows, a step before packs them for all.
+ */
+function encodeFloat(encoder: StepEncoder, x: MatrixView): void {
+  const words = linearWords(encoder, x);
+  const { columns } = encoder.outputMatrix();
+  if (x.rows < LEAST_ROWS || columns < LEAST_COLUMNS) {
+    return encoder.emit([...words, 0, x.rows, 0, 0]);
+  }
+  const strips = Math.ceil(Math.min(x.rows, PACKED_ROWS) / STRIP_ROWS);
+  const packed = encoder.scratch(strips * STRIP_ROWS * Math.ceil(x.columns / 4) * 16);
+  for (let first = 0; first < x.rows; first += PACKED_ROWS) {
+    const rows = Math.min(PACKED_ROWS, x.rows - first);
+    const parameters = [...words, first, rows, packed, strips * STRIP_ROWS];
+    encoder.emit(parameters, TAPE_OPCODE.packRows);
+    encoder.emit(parameters);
+  }
 }
 
 /** The layout of the weight; undefined when it is dense. */
@@ -49,7 +77,7 @@ function quantizedLayout(encoder: StepEncoder): QuantizedLayout | undefined {
   return format.kind === "quantized" ? format.layout : undefined;
 }
 
-/** The words of linear, then scales, zeros and codes of the rows of x, and the form of the weight. */
+/** The words of linear, then scales, zeros and strips of the rows of x, and the form of the weight. */
 function encodeInteger(
   encoder: StepEncoder,
   x: MatrixView,
@@ -57,10 +85,10 @@ function encodeInteger(
   form: IntegerForm,
 ): void {
   const { scale } = mode;
-  const { scales, zeros, codes } = encodeRounding(encoder, x, mode, { codes: true });
+  const { scales, zeros, strips } = encodeRounding(encoder, x, mode, { form });
   const hasZeros = scale.kind === "static" ? scale.zero !== 0 : scale.mapping === "asymmetric";
   encoder.emit(
-    [...linearWords(encoder, x), scales, hasZeros ? zeros : 0, codes, ...formWords(form)],
+    [...linearWords(encoder, x), scales, hasZeros ? zeros : 0, ...strips, ...formWords(form)],
     TAPE_OPCODE.linearInteger,
   );
 }
@@ -93,7 +121,7 @@ function linearWords(encoder: StepEncoder, x: MatrixView): Word[] {
   ];
 }
 
-/** The words of linear, then threshold, marks, row scales, codes, form: mark, round, multiply. */
+/** The words of linear, then threshold, marks, row scales, strips, form: mark, round, multiply. */
 function encodeLlmInt8(encoder: StepEncoder, x: MatrixView, threshold: number): void {
   const layout = quantizedLayout(encoder);
   const form = layout && integerForm(layout, x.columns, LLM_INT8_ROWS);
@@ -107,8 +135,8 @@ function encodeLlmInt8(encoder: StepEncoder, x: MatrixView, threshold: number): 
   const words = [...linearWords(encoder, x), float(threshold), marks];
   encoder.emit([...words, 0, 0], TAPE_OPCODE.markOutliers);
   const outliers = { threshold, marks };
-  const { scales, codes } = encodeRounding(encoder, x, LLM_INT8_ROWS, { codes: true, outliers });
-  encoder.emit([...words, scales, codes, ...formWords(form)], TAPE_OPCODE.linearInt8);
+  const { scales, strips } = encodeRounding(encoder, x, LLM_INT8_ROWS, { form, outliers });
+  encoder.emit([...words, scales, ...strips, ...formWords(form)], TAPE_OPCODE.linearInt8);
 }
 
 /** conv2d: output and input sizes, x and its strides, kernel geometry, weight, epilogue. */

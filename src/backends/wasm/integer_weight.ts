@@ -151,14 +151,17 @@ function formOf({ zeroPoint, table }: Integers, { offset }: QuantizedLayout, cen
   };
 }
 
+/** What of a form decides how codes of x lie; StripForm in kernels-wasm/src/strips.rs. */
+export function stripWords({ isNarrow, run, center }: IntegerForm): Word[] {
+  return [isNarrow ? 1 : 0, run, center];
+}
+
 /** A form as the words of IntegerForm in kernels-wasm/src/integer_gemm.rs. */
 export function formWords(form: IntegerForm): Word[] {
   const table = new Int16Array(MOST_ENTRIES);
   table.set(form.table ?? []);
   return [
-    form.isNarrow ? 1 : 0,
-    form.run,
-    form.center,
+    ...stripWords(form),
     form.hasOffset ? 1 : 0,
     float(form.shift),
     float(form.factor),

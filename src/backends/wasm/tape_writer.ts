@@ -11,6 +11,7 @@ export const TAPE_OPCODE = {
   releaseSegment: 106,
   findRanges: 107,
   linearInteger: 108,
+  packRows: 109,
 } as const;
 
 /** A parameter word: an integer, or a float by `float()`. */

@@ -143,6 +143,8 @@ export const TILE_EDGES: readonly LinearSize[] = [
   { m: 576, n: 8, k: 256 },
   { m: 577, n: 9, k: 257 },
   { m: 1153, n: 3, k: 64 },
+  { m: 771, n: 129, k: 5 },
+  { m: 1541, n: 128, k: 6 },
 ];
 
 /** Large linear layers, in a format of each kind. */
