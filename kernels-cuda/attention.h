@@ -1,5 +1,5 @@
 // attention: softmax(scale * q k^T + bias) v per head, a block of queries against tiles of 64 keys with a
-// running maximum (FlashAttention). Everything is float; sums run over keys in order.
+// running maximum (FlashAttention). Everything is float; sums run over keys in order. Of no keys, nothing.
 #pragma once
 
 #include "activation.h"
@@ -110,7 +110,7 @@ DEVICE void attend(const AttentionParameters& p) {
     float* output = p.output + (int64_t)query * p.output_stride + head * p.size;
     UNROLL for (int c = 0; c < 2 * CHUNKS; c++) {
       int column = c * 16 + across;
-      if (query < p.queries && column < p.size) output[column] = mixed[i][c] / total[i];
+      if (query < p.queries && column < p.size) output[column] = total[i] == 0 ? 0 : mixed[i][c] / total[i];
     }
   }
 }

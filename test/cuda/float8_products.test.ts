@@ -115,15 +115,13 @@ function cases(): ConformanceCase[] {
 }
 
 function registerAll(standIn: StandIn): void {
-  const { library } = standIn;
-
   /** What cases give, and how many products of float8 and launches of our kernels they took. */
   async function run(
     asked: readonly ConformanceCase[],
     matmulPrecision: MatmulPrecision = "bfloat16",
     judged = true,
   ) {
-    const libraries = { driverLibrary: library, cublasLtLibrary: library };
+    const { libraries } = standIn;
     const backend = await createCudaBackend({ ...libraries, matmulPrecision });
     const count = () => [standIn.count("float8Products"), standIn.count("launches")] as const;
     const before = count();
@@ -261,7 +259,7 @@ function registerAll(standIn: StandIn): void {
   });
 
   test("a float8 product that fails is an error in the library's words, and nothing stays", async () => {
-    const libraries = { driverLibrary: library, cublasLtLibrary: library };
+    const { libraries } = standIn;
     const backend = await createCudaBackend({ ...libraries, matmulPrecision: "float16" });
     standIn.set({ failProduct: 1 });
     await failsWith(
