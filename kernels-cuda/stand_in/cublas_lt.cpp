@@ -3,6 +3,7 @@
 // device would not forgive: sizes of attributes, ranges, alignments that were promised, an algorithm of
 // another product.
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -178,8 +179,11 @@ struct Product {
 struct Algorithm {
   uint64_t fingerprint, workspace;
   uint32_t alignments[4];
-  char unused[64 - 32];
+  uint32_t number;
+  char unused[64 - 36];
 };
+// Algorithms that run, and one that is offered and then does not.
+constexpr uint32_t RUNNING = 3, OFFERED = 4;
 static_assert(sizeof(Algorithm) == 64, "as cublasLtMatmulAlgo_t");
 struct HeuristicResult {
   Algorithm algorithm;
@@ -379,7 +383,8 @@ EXPORT int cublasLtMatmulPreferenceGetAttribute(uint64_t handle, int number, voi
   return get_attribute(preferences.find(handle), number, value, bytes, written);
 }
 
-// Two candidates, the first too greedy for its workspace, as the real one's may be unusable.
+// The first is none, the second too greedy for its workspace, as the real one's may be unusable; then those that
+// are offered, as many as are asked for.
 EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, uint64_t a, uint64_t b,
                                           uint64_t c, uint64_t d, uint64_t preference_handle, int requested,
                                           HeuristicResult* results, int* found) {
@@ -387,7 +392,7 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, 
   Product product;
   Preference* preference = preferences.find(preference_handle);
   if (!libraries.find(library)) return NOT_INITIALIZED;
-  if (!preference || requested < 2 || !product_of(operation, a, b, c, d, &product)) return INVALID_VALUE;
+  if (!preference || requested < 1 || !product_of(operation, a, b, c, d, &product)) return INVALID_VALUE;
   bool has_end = product.operation.epilogue != EPILOGUE_DEFAULT;
   bool is_scaled = product.operation.scale_a || product.operation.scale_b;
   bool is_code = product.is_int8() || product.is_float8();
@@ -397,12 +402,16 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, 
   }
   if (refused == 4 && is_code) return INVALID_VALUE;
   if (!product.is_supported()) return NOT_SUPPORTED;
-  for (int i = 0; i < 2; i++) {
-    Algorithm algorithm = {product.fingerprint(), preference->workspace, {}, {}};
+  counts[HEURISTICS]++;
+  auto offer = [&](uint32_t number, size_t workspace, int state) {
+    if (*found == requested) return;
+    Algorithm algorithm = {product.fingerprint(), workspace, {}, number, {}};
     std::memcpy(algorithm.alignments, preference->alignments, sizeof algorithm.alignments);
-    results[i] = {algorithm, (size_t)preference->workspace, i == 0 ? NOT_SUPPORTED : SUCCESS, 1, {}};
-  }
-  *found = 2;
+    results[(*found)++] = {algorithm, workspace, state, 1, {}};
+  };
+  offer(OFFERED, preference->workspace, NOT_SUPPORTED);
+  offer(OFFERED, preference->workspace + 1, SUCCESS);
+  for (uint32_t number = 0; number < OFFERED; number++) offer(number, preference->workspace, SUCCESS);
   return SUCCESS;
 }
 
@@ -416,7 +425,7 @@ EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const void* alph
   if (fails(FAIL_PRODUCT)) return EXECUTION_FAILED;
   const uint64_t addresses[4] = {a, b, c, d};
   if (!algorithm || algorithm->fingerprint != product.fingerprint() || !lies_right(*algorithm, addresses) ||
-      workspace_bytes < algorithm->workspace) {
+      workspace_bytes < algorithm->workspace || algorithm->number >= RUNNING) {
     return NOT_SUPPORTED;
   }
   bool has_bias = product.operation.epilogue & EPILOGUE_BIAS;
@@ -430,7 +439,10 @@ EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const void* alph
   Factor one(alpha), carry(beta);
   Addresses at = {(const char*)a, (const char*)b, (const char*)c, (char*)d};
   // The workspace is the library's: whoever keeps something there loses it.
+  int64_t number = algorithm->number;
   return enqueue(stream, [=] {
+    counts[LAST_ALGORITHM] = number;
+    microseconds += settings[PRODUCT_MICROSECONDS] * (1 + std::abs(number - settings[FASTEST_ALGORITHM]));
     std::memset((void*)workspace, 0xff, workspace_bytes);
     return multiply(product, at, one, carry);
   }) ? SUCCESS : EXECUTION_FAILED;

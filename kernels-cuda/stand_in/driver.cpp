@@ -28,6 +28,7 @@ namespace stand_in {
 std::atomic<int64_t> settings[SETTINGS] = {12080, 1, 0, 0, int64_t(8) << 30, 90, 0, 0, 130101,
                                            0, 0, 0, 0, 92000};
 std::atomic<int64_t> counts[COUNTS];
+std::atomic<int64_t> microseconds;
 
 bool fails(Setting setting) {
   int64_t left = settings[setting];
@@ -168,9 +169,16 @@ struct Stream {
   }
 };
 
+// Where a stream was when an event was recorded.
+struct Mark {
+  std::atomic<bool> done{false};
+  std::atomic<int64_t> at{0};
+};
 struct Event {
-  std::shared_ptr<std::atomic<bool>> done = std::make_shared<std::atomic<bool>>(true);
+  std::shared_ptr<Mark> mark;
   Stream* stream = nullptr;
+  bool is_timed = false;
+  bool is_reached() const { return !mark || mark->done; }
 };
 
 struct Module {
@@ -376,15 +384,18 @@ EXPORT int cuStreamWaitEvent(uint64_t handle, uint64_t event_handle, unsigned) {
   Event* event = events.find(event_handle);
   if (!stream || !event) return INVALID_HANDLE;
   if (stream->captured) return CAPTURE_UNSUPPORTED;
-  auto done = event->done;
-  return stream->add([done] {
-    while (!*done) std::this_thread::yield();
+  auto mark = event->mark;
+  return stream->add([mark] {
+    while (mark && !mark->done) std::this_thread::yield();
     return SUCCESS;
   });
 }
-EXPORT int cuEventCreate(uint64_t* handle, unsigned) {
+EXPORT int cuEventCreate(uint64_t* handle, unsigned flags) {
   if (int result = ready()) return result;
-  *handle = events.add(new Event());
+  if (fails(FAIL_EVENT)) return LAUNCH_FAILED;
+  Event* event = new Event();
+  event->is_timed = !(flags & 2);
+  *handle = events.add(event);
   return SUCCESS;
 }
 EXPORT int cuEventDestroy_v2(uint64_t handle) { return removed(events.remove(handle)); }
@@ -393,15 +404,34 @@ EXPORT int cuEventRecord(uint64_t handle, uint64_t stream_handle) {
   Stream* stream = streams.find(stream_handle);
   if (!event || !stream) return INVALID_HANDLE;
   if (stream->captured) return CAPTURE_UNSUPPORTED;
-  auto done = std::make_shared<std::atomic<bool>>(false);
-  event->done = done;
+  if (fails(FAIL_EVENT)) return LAUNCH_FAILED;
+  auto mark = std::make_shared<Mark>();
+  event->mark = mark;
   event->stream = stream;
-  return stream->add([done] { *done = true; return SUCCESS; });
+  return stream->add([mark] {
+    mark->at = (int64_t)microseconds;
+    mark->done = true;
+    return SUCCESS;
+  });
+}
+EXPORT int cuEventSynchronize(uint64_t handle) {
+  Event* event = events.find(handle);
+  if (!event) return INVALID_HANDLE;
+  if (fails(FAIL_EVENT)) return LAUNCH_FAILED;
+  return event->stream ? event->stream->finish() : SUCCESS;
+}
+EXPORT int cuEventElapsedTime(float* milliseconds, uint64_t start_handle, uint64_t end_handle) {
+  Event *start = events.find(start_handle), *end = events.find(end_handle);
+  if (!start || !end || !start->is_timed || !end->is_timed || !start->mark || !end->mark) return INVALID_HANDLE;
+  if (fails(FAIL_EVENT)) return LAUNCH_FAILED;
+  if (!start->is_reached() || !end->is_reached()) return NOT_READY;
+  *milliseconds = (float)(end->mark->at - start->mark->at) / 1000;
+  return SUCCESS;
 }
 EXPORT int cuEventQuery(uint64_t handle) {
   Event* event = events.find(handle);
   if (!event) return INVALID_HANDLE;
-  if (*event->done) return SUCCESS;
+  if (event->is_reached()) return SUCCESS;
   std::lock_guard<std::mutex> lock(event->stream->mutex);
   return event->stream->failure != SUCCESS ? event->stream->failure : NOT_READY;
 }

@@ -16,13 +16,17 @@ namespace stand_in {
 enum Setting { DRIVER_VERSION, DEVICE_COUNT, FAIL_ALLOCATION, FAIL_LAUNCH, MEMORY_BYTES, CAPABILITY,
                FAIL_EXECUTION, MISCALCULATE, LIBRARY_VERSION, FAIL_LIBRARY_START, REFUSE_PRODUCTS,
                FAIL_PRODUCT, MISCALCULATE_PRODUCTS, CUDNN_VERSION, FAIL_CUDNN_START, FAIL_CUDNN,
-               REFUSE_OPERATIONS, MISCALCULATE_OPERATIONS, SETTINGS };
+               REFUSE_OPERATIONS, MISCALCULATE_OPERATIONS, PRODUCT_MICROSECONDS, FASTEST_ALGORITHM,
+               FAIL_EVENT, SETTINGS };
 // What a test may ask for.
 enum Count { LIVE_ALLOCATIONS, LIVE_BYTES, LIVE_OBJECTS, LAUNCHES, PRODUCTS, DEVICE_PEAK, INTEGER_PRODUCTS,
-             FLOAT8_PRODUCTS, OPERATIONS, COUNTS };
+             FLOAT8_PRODUCTS, OPERATIONS, HEURISTICS, LAST_ALGORITHM, COUNTS };
 
 extern std::atomic<int64_t> settings[SETTINGS];
 extern std::atomic<int64_t> counts[COUNTS];
+
+// What events note: time passes where a test says so, and not with the host's.
+extern std::atomic<int64_t> microseconds;
 
 // For settings that count: whether this is the call that fails.
 bool fails(Setting setting);

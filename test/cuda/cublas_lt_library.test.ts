@@ -40,6 +40,14 @@ const subjects = {
     : new CublasLtCalls(standIn.library),
 };
 
+/** No device: nothing runs here. */
+const DEVICE = {
+  name: "none",
+  capability: 90,
+  compute: 0,
+  measureFrom: Infinity,
+  milliseconds: () => 0,
+};
 const PROBLEM: MatmulProblem = {
   m: 72,
   n: 40,
@@ -194,7 +202,7 @@ test(
     if (typeof genuine === "string") return;
     const descriptors = new MatmulDescriptors(genuine, PROBLEM);
     // The preference is made and filled before the library finds that there is no handle.
-    assert.throws(() => descriptors.algorithm(0, PROBLEM), (error) => {
+    assert.throws(() => descriptors.algorithms(0, PROBLEM), (error) => {
       assert.ok(error instanceof HalftoneError);
       assert.equal(error.detail.field, "cublasLtMatmulAlgoGetHeuristic");
       assert.match(error.message, /CUBLAS_STATUS_(NOT_INITIALIZED|INVALID_VALUE)/);
@@ -206,7 +214,7 @@ test(
 
 test("NVIDIA's cuBLASLt starts, or says why it does not", { skip }, () => {
   if (typeof genuine === "string") return;
-  const opened = CublasLt.open([genuine.library], 90);
+  const opened = CublasLt.open([genuine.library], DEVICE);
   if (typeof opened !== "string") return opened.close();
   assert.match(opened, /Cannot start cuBLASLt.*CUBLAS_STATUS_/);
 });

@@ -115,13 +115,14 @@ function cases(): ConformanceCase[] {
 }
 
 function registerAll(standIn: StandIn): void {
+  const { libraries } = standIn;
+
   /** What cases give, and how many products of float8 and launches of our kernels they took. */
   async function run(
     asked: readonly ConformanceCase[],
     matmulPrecision: MatmulPrecision = "bfloat16",
     judged = true,
   ) {
-    const { libraries } = standIn;
     const backend = await createCudaBackend({ ...libraries, matmulPrecision });
     const count = () => [standIn.count("float8Products"), standIn.count("launches")] as const;
     const before = count();
@@ -259,7 +260,6 @@ function registerAll(standIn: StandIn): void {
   });
 
   test("a float8 product that fails is an error in the library's words, and nothing stays", async () => {
-    const { libraries } = standIn;
     const backend = await createCudaBackend({ ...libraries, matmulPrecision: "float16" });
     standIn.set({ failProduct: 1 });
     await failsWith(

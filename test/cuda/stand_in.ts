@@ -40,6 +40,9 @@ const SETTINGS = {
   failCudnn: 15,
   refuseOperations: 16,
   miscalculateOperations: 17,
+  productMicroseconds: 18,
+  fastestAlgorithm: 19,
+  failEvent: 20,
 } as const;
 const COUNTS = {
   allocations: 0,
@@ -51,6 +54,8 @@ const COUNTS = {
   integerProducts: 6,
   float8Products: 7,
   operations: 8,
+  heuristics: 9,
+  lastAlgorithm: 10,
 } as const;
 
 /** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, cuBLASLt 13.1.1 and cuDNN 9.20.0. */
@@ -73,6 +78,9 @@ const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   failCudnn: 0,
   refuseOperations: 0,
   miscalculateOperations: 0,
+  productMicroseconds: 0,
+  fastestAlgorithm: 0,
+  failEvent: 0,
 };
 
 /** A built stand-in. */

@@ -5,8 +5,10 @@
 
 import { HalftoneError } from "../../errors.ts";
 import { addressOf } from "../../runtime/foreign.ts";
+import { fastestOf, rememberedChoice } from "./algorithm_choice.ts";
 import { CublasLtCalls } from "./cublas_lt_calls.ts";
 import { type Algorithm, MatmulDescriptors } from "./cublas_lt_descriptors.ts";
+import { CUBLAS_STATUS } from "./cublas_lt_symbols.ts";
 import { openFirst } from "./library_calls.ts";
 import type {
   MatmulAddresses,
@@ -17,14 +19,33 @@ import type {
 
 /** The first version that is asked: what comes with CUDA 12.0. */
 const LEAST_VERSION = 120001;
-
 /** Compute capability from which tensor cores take float8. */
 const FLOAT8_CAPABILITY = 89;
 /** What has one scale for each row of both operands: CUDA 12.9's library, on Hopper and later. */
 const ROW_SCALES = { version: 120900, capability: 90 } as const;
 
-interface CublasLtMatmul extends PreparedMatmul {
+/** The device that products run on. */
+export interface ProductDevice {
+  readonly name: string;
+  /** Compute capability, such as 90. */
+  readonly capability: number;
+  /** The stream of products. */
+  readonly compute: number;
+  /** Multiplications from which a product's algorithms are timed. */
+  readonly measureFrom: number;
+  /** Milliseconds that the device takes for what `enqueue` puts into the stream. */
+  milliseconds(enqueue: () => void): number;
+}
+
+const MULTIPLY = "cublasLtMatmul";
+
+interface Product {
+  readonly problem: MatmulProblem;
   readonly descriptors: MatmulDescriptors;
+}
+
+interface CublasLtMatmul extends PreparedMatmul, Product {
+  readonly problem: MatmulProblem;
   readonly algorithm: Algorithm;
 }
 
@@ -33,19 +54,16 @@ export class CublasLt implements MatmulLibrary {
   readonly calls: CublasLtCalls;
   readonly #handle: number;
   readonly #prepared = new Map<string, CublasLtMatmul | null>();
-  readonly #capability: number;
+  readonly #device: ProductDevice;
   readonly #factors = {
     float32: new Float32Array(new ArrayBuffer(8)),
     int32: new Int32Array(new ArrayBuffer(8)),
   };
 
-  /**
-   * For a device of this compute capability, such as 90. Throws `backend_unavailable` for an old version,
-   * `backend_failed` when it does not start.
-   */
-  constructor(calls: CublasLtCalls, capability: number) {
+  /** Throws `backend_unavailable` for an old version, `backend_failed` when it does not start. */
+  constructor(calls: CublasLtCalls, device: ProductDevice) {
     this.calls = calls;
-    this.#capability = capability;
+    this.#device = device;
     for (const factors of Object.values(this.#factors)) factors[1] = 1;
     if (calls.version < LEAST_VERSION) {
       throw new HalftoneError("backend_unavailable", "Cannot use this cuBLASLt: it is too old", {
@@ -58,8 +76,8 @@ export class CublasLt implements MatmulLibrary {
   }
 
   /** The first library that opens and starts; a string says why none does. */
-  static open(libraries: readonly string[], capability: number): CublasLt | string {
-    return openFirst(libraries, (library) => new CublasLt(new CublasLtCalls(library), capability));
+  static open(libraries: readonly string[], device: ProductDevice): CublasLt | string {
+    return openFirst(libraries, (library) => new CublasLt(new CublasLtCalls(library), device));
   }
 
   /** Such as "cuBLASLt 13.1.1". */
@@ -68,7 +86,7 @@ export class CublasLt implements MatmulLibrary {
   }
 
   get multipliesFloat8(): boolean {
-    return this.#capability >= FLOAT8_CAPABILITY;
+    return this.#device.capability >= FLOAT8_CAPABILITY;
   }
 
   /** Asks the library once for each kind of product; null where it has no algorithm. */
@@ -85,7 +103,7 @@ export class CublasLt implements MatmulLibrary {
   #knows({ operands, scaling }: MatmulProblem): boolean {
     if (operands === "float8_e4m3fn" && !this.multipliesFloat8) return false;
     return scaling !== "rows" ||
-      this.calls.version >= ROW_SCALES.version && this.#capability >= ROW_SCALES.capability;
+      this.calls.version >= ROW_SCALES.version && this.#device.capability >= ROW_SCALES.capability;
   }
 
   #prepare(problem: MatmulProblem, addresses: MatmulAddresses): CublasLtMatmul | null {
@@ -93,7 +111,7 @@ export class CublasLt implements MatmulLibrary {
     const descriptors = new MatmulDescriptors(this.calls, problem);
     try {
       descriptors.setVectors(problem, addresses);
-      const algorithm = descriptors.algorithm(this.#handle, problem);
+      const algorithm = this.#algorithm({ problem, descriptors }, addresses);
       if (algorithm) return { problem, descriptors, algorithm, isWarm: false };
     } catch (error) {
       descriptors.free();
@@ -103,16 +121,60 @@ export class CublasLt implements MatmulLibrary {
     return null;
   }
 
+  /** The library's first choice, or of a large product the fastest; null where it has none. */
+  #algorithm(product: Product, addresses: MatmulAddresses): Algorithm | null {
+    const { problem, descriptors } = product;
+    const { name, capability, measureFrom } = this.#device;
+    const candidates = () => descriptors.algorithms(this.#handle, problem);
+    if (problem.m * problem.n * problem.k < measureFrom) return candidates()[0] ?? null;
+    const key = JSON.stringify([name, capability, this.calls.version, problem]);
+    return rememberedChoice(
+      key,
+      () =>
+        fastestOf(
+          candidates(),
+          (algorithm, runs) => this.#milliseconds({ ...product, algorithm }, addresses, runs),
+        ),
+    );
+  }
+
+  /** Milliseconds of some runs; null where the library does not run it after all. */
+  #milliseconds(
+    product: Product & { readonly algorithm: Algorithm },
+    addresses: MatmulAddresses,
+    runs: number,
+  ): number | null {
+    let isRun = true;
+    const taken = this.#device.milliseconds(() => {
+      for (let run = 0; run < runs && isRun; run++) {
+        const status = this.#multiply(product, addresses, this.#device.compute);
+        isRun = this.calls.allows(status, MULTIPLY, doing(product.problem));
+      }
+    });
+    return isRun ? taken : null;
+  }
+
   /** Puts a product into a stream. */
   enqueue(prepared: PreparedMatmul, addresses: MatmulAddresses, stream: number): void {
-    const { problem, descriptors, algorithm } = prepared as CublasLtMatmul;
+    const status = this.#multiply(prepared as CublasLtMatmul, addresses, stream);
+    if (status !== CUBLAS_STATUS.success) {
+      throw this.calls.errorOf(status, MULTIPLY, doing(prepared.problem));
+    }
+    prepared.isWarm = true;
+  }
+
+  /** The library's status. */
+  #multiply(
+    { problem, descriptors, algorithm }: Product & { readonly algorithm: Algorithm },
+    addresses: MatmulAddresses,
+    stream: number,
+  ): number {
     const adds = problem.addedStride > 0;
     const zero = addressOf(this.#factors[problem.operands === "int8" ? "int32" : "float32"]);
     const one = zero + 4;
     descriptors.setVectors(problem, addresses);
-    this.calls.run(
-      "cublasLtMatmul",
-      `multiply matrices [${problem.m}, ${problem.k}] and [${problem.n}, ${problem.k}]`,
+    return this.calls.try(
+      MULTIPLY,
       this.#handle,
       descriptors.operation,
       one,
@@ -130,7 +192,6 @@ export class CublasLt implements MatmulLibrary {
       algorithm.workspaceBytes,
       stream,
     );
-    prepared.isWarm = true;
   }
 
   /** Ends it; nothing of it may still be running. */
@@ -139,4 +200,8 @@ export class CublasLt implements MatmulLibrary {
     this.#prepared.clear();
     this.calls.try("cublasLtDestroy", this.#handle);
   }
+}
+
+function doing({ m, n, k }: MatmulProblem): string {
+  return `multiply matrices [${m}, ${k}] and [${n}, ${k}]`;
 }

@@ -21,7 +21,7 @@ import {
 import type { MatmulAddresses, MatmulProblem } from "./matmul_problem.ts";
 
 const ACTIVATION_FLAG = { identity: 0, relu: EPILOGUE.relu, gelu_tanh: EPILOGUE.gelu } as const;
-/** Algorithms that are asked for; the first that fits is taken. */
+/** Algorithms that are asked for. */
 const CANDIDATES = 8;
 
 /** An algorithm and the workspace it needs. */
@@ -58,8 +58,8 @@ export class MatmulDescriptors {
     }
   }
 
-  /** The library's first choice within the workspace, or null when it has none. */
-  algorithm(handle: number, problem: MatmulProblem): Algorithm | null {
+  /** What the library can do it by within the workspace, its first choice first; none when it cannot. */
+  algorithms(handle: number, problem: MatmulProblem): Algorithm[] {
     const preference = this.#makePreference(problem);
     const results = new Uint8Array(new ArrayBuffer(CANDIDATES * HEURISTIC.bytes));
     const count = new Int32Array(new ArrayBuffer(4));
@@ -78,9 +78,9 @@ export class MatmulDescriptors {
       addressOf(count),
     );
     // Of small codes a version may not know the combination; of floats it would be a mistake of ours.
-    if (isCode(problem) && status === CUBLAS_STATUS.invalidValue) return null;
+    if (isCode(problem) && status === CUBLAS_STATUS.invalidValue) return [];
     const isAllowed = this.#calls.allows(status, name, "choose how to multiply matrices");
-    return isAllowed ? firstFitting(results, count[0]!, problem.workspaceBytes) : null;
+    return isAllowed ? fittingAlgorithms(results, count[0]!, problem.workspaceBytes) : [];
   }
 
   /** The next product's bias and scales; the library reads them when the product is enqueued. */
@@ -190,20 +190,21 @@ function computeType({ operands, tensorFloat32 }: MatmulProblem): number {
   return isRounded ? COMPUTE_TYPE.fastTensorFloat32 : COMPUTE_TYPE.float32;
 }
 
-function firstFitting(
+function fittingAlgorithms(
   results: Uint8Array<ArrayBuffer>,
   count: number,
   workspaceBytes: number,
-): Algorithm | null {
+): Algorithm[] {
   const view = new DataView(results.buffer);
-  for (let i = 0; i < count; i++) {
-    const at = i * HEURISTIC.bytes;
+  return Array.from({ length: count }, (_, i) => i * HEURISTIC.bytes).flatMap((at) => {
     const needed = Number(view.getBigUint64(at + HEURISTIC.workspace, true));
     const state = view.getInt32(at + HEURISTIC.state, true);
-    if (state !== 0 || needed > workspaceBytes) continue;
-    return { bytes: results.slice(at, at + HEURISTIC.algorithmBytes), workspaceBytes: needed };
-  }
-  return null;
+    if (state !== 0 || needed > workspaceBytes) return [];
+    return [{
+      bytes: results.slice(at, at + HEURISTIC.algorithmBytes),
+      workspaceBytes: needed,
+    }];
+  });
 }
 
 function integers(value: number): Uint32Array<ArrayBuffer> {

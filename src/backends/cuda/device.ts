@@ -163,9 +163,12 @@ export class CudaDevice {
 
   /** A new event. */
   createEvent(): number {
-    const event = this.driver.get("cuEventCreate", "make an event", DISABLE_TIMING);
-    this.#events.add(event);
-    return event;
+    return this.#makeEvent(DISABLE_TIMING);
+  }
+
+  /** A new event that notes the time. */
+  createTimedEvent(): number {
+    return this.#makeEvent(0);
   }
 
   /** Forgets an event. */
@@ -250,6 +253,12 @@ export class CudaDevice {
     }
     this.driver.try("cuMemPoolTrimTo", this.#pool, 0);
     this.driver.try("cuDevicePrimaryCtxRelease_v2", this.#ordinal);
+  }
+
+  #makeEvent(flags: number): number {
+    const event = this.driver.get("cuEventCreate", "make an event", flags);
+    this.#events.add(event);
+    return event;
   }
 
   /** Ends a capture that failed; what was captured may be a graph or nothing. */

@@ -53,6 +53,8 @@ export const DRIVER_SYMBOLS = {
   cuEventCreate: returnsResult("pu"),
   cuEventRecord: returnsResult("hh"),
   cuEventQuery: returnsResult("h"),
+  cuEventSynchronize: returnsResult("h"),
+  cuEventElapsedTime: returnsResult("phh"),
   cuEventDestroy_v2: returnsResult("h"),
 } as const;
 

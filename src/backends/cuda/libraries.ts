@@ -2,11 +2,13 @@
 
 import { HalftoneError } from "../../errors.ts";
 import { ATTENTION_VERSION, Cudnn } from "./cudnn.ts";
-import { CublasLt } from "./cublas_lt.ts";
+import { MEASURED_MULTIPLICATIONS } from "./algorithm_choice.ts";
+import { CublasLt, type ProductDevice } from "./cublas_lt.ts";
 import type { CudaDevice } from "./device.ts";
 import { cublasLtLibraries, cudnnLibraries } from "./library_paths.ts";
 import { libraryVersionText } from "./library_calls.ts";
 import { type MatmulPrecision, operandType } from "./matmul_precision.ts";
+import { millisecondsOf } from "./stopwatch.ts";
 
 /** A library by its name in code. */
 export type LibraryName = "cublasLt" | "cudnn";
@@ -16,6 +18,11 @@ export interface LibraryOptions {
   readonly matmulPrecision?: MatmulPrecision;
   /** cuBLASLt's library, or false to do without; by default the first of `cublasLtLibraries` that starts. */
   readonly cublasLtLibrary?: string | false;
+  /**
+   * Multiplications from which a product's algorithms are timed when a plan is compiled, once in a process; 2 ** 32 by
+   * default, Infinity for never: then cuBLASLt's first choice is taken.
+   */
+  readonly measureProductsFrom?: number;
   /** cuDNN's library, or false to do without; by default the first of `cudnnLibraries` that starts. */
   readonly cudnnLibrary?: string | false;
   /** Told when a library is missing, so that its work is slow; console.warn by default. */
@@ -46,12 +53,20 @@ const WORDS = {
 
 /** Starts both on a device whose context is current; what cannot be had is null, with a warning that says why. */
 export async function openLibraries(
-  { driver, capability }: CudaDevice,
+  device: CudaDevice,
   options: LibraryOptions,
 ): Promise<Libraries> {
+  const { driver, name, capability, compute } = device;
+  const products: ProductDevice = {
+    name,
+    capability,
+    compute,
+    measureFrom: options.measureProductsFrom ?? MEASURED_MULTIPLICATIONS,
+    milliseconds: (enqueue) => millisecondsOf(device, enqueue),
+  };
   const cublasLt = await openLibrary("cublasLt", options.cublasLtLibrary, options, {
     find: () => cublasLtLibraries(driver.version),
-    open: (libraries) => CublasLt.open(libraries, capability),
+    open: (libraries) => CublasLt.open(libraries, products),
   });
   try {
     const cudnn = await openLibrary("cudnn", options.cudnnLibrary, options, {

@@ -67,6 +67,14 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
       expected: "a whole number of bytes from 0",
     });
   }
+  const { measureProductsFrom = 0 } = options;
+  if (!(measureProductsFrom >= 0)) {
+    throw new HalftoneError("invalid_argument", "Cannot start the cuda backend", {
+      field: "measureProductsFrom",
+      found: measureProductsFrom,
+      expected: "a number from 0, or Infinity",
+    });
+  }
   checkMatmulPrecision(options.matmulPrecision);
   const device = CudaDevice.open(Driver.open(options.driverLibrary), options.device ?? 0);
   let backend: CudaBackend | undefined;
