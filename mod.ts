@@ -83,6 +83,7 @@ export {
   IntxWeightOnlyConfig,
   type TorchAoQuantType,
 } from "./src/quantization/torchao_types.ts";
+export type { AttentionChoice } from "./src/pipelines/attention_choice.ts";
 export type { ActivationChoice } from "./src/quantization/activation_choice.ts";
 export {
   Float8DynamicActivationFloat8WeightConfig,

@@ -49,6 +49,7 @@ const SAME_NAMES = new Set([
   "matmulPrecision",
   "dtype",
   "activations",
+  "attention",
   "transformer",
   "textEncoder2",
 ]);

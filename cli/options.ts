@@ -3,6 +3,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { MATMUL_PRECISIONS, type MatmulPrecision } from "../src/backends/cuda/matmul_precision.ts";
 import { BACKEND_NAMES, type BackendName } from "../src/backends/select.ts";
+import { ATTENTION_CHOICES, type AttentionChoice } from "../src/pipelines/attention_choice.ts";
 import {
   ACTIVATION_CHOICES,
   type ActivationChoice,
@@ -18,6 +19,7 @@ export interface ModelOptions {
   readonly dtype?: "float32" | "bfloat16";
   readonly quantize: readonly string[];
   readonly activations?: ActivationChoice;
+  readonly attention?: AttentionChoice;
   readonly quantizeOuter?: true;
   readonly transformer?: string;
   readonly textEncoder2?: string;
@@ -28,6 +30,13 @@ export function addModelOptions(command: Command): Command {
   return addQuantizeOption(
     command
       .addOption(activationsOption())
+      .addOption(
+        new Option(
+          "--attention <type>",
+          "what the transformer's attention rounds queries and keys to",
+        )
+          .choices(ATTENTION_CHOICES),
+      )
       .option("--model <dir|id>", "the model's folder (default: the demo model)")
       .option("--transformer <file>", "a .gguf or .safetensors file with the transformer's weights")
       .option("--text-encoder-2 <file>", "the same for T5")

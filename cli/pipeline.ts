@@ -55,6 +55,7 @@ export async function pipelineOptions(
     matmulPrecision: options.matmulPrecision,
     quantizationConfig,
     activations: options.activations,
+    attention: options.attention,
     transformer: options.transformer,
     textEncoder2: options.textEncoder2,
   };

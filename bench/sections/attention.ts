@@ -13,6 +13,8 @@ const TOKENS = 1280;
 const HEADS = 24;
 const HEAD_DIM = 128;
 const THREADS = 2;
+/** Queries and keys rounded to int8, the rest float. */
+const IN_INT8 = "halftone, q and k in int8";
 const SIZE = TOKENS * HEADS * HEAD_DIM;
 
 /** The section. */
@@ -30,19 +32,24 @@ export const attention: Section = {
       subjects: ["halftone"],
       sameWork: true,
     }, [
-      { name: "halftone", open: () => openAttention(qkv) },
+      { name: "halftone", open: () => openAttention("halftone", qkv) },
+      { name: IN_INT8, open: () => openAttention(IN_INT8, qkv, "int8") },
       { name: "torch", open: () => openTorch("torch", python, words, [qkv]) },
     ]);
     return { comparisons: [comparison] };
   },
 };
 
-async function openAttention(qkv: Float32Array): Promise<Contender> {
+async function openAttention(
+  name: string,
+  qkv: Float32Array,
+  qkDtype?: "int8",
+): Promise<Contender> {
   const shape = [TOKENS, HEADS * HEAD_DIM];
   const opened = await oneProgram(
     (graph) => {
       const [q, k, v] = ["q", "k", "v"].map((name) => graph.input(name, shape));
-      const options = { heads: HEADS, scale: 1 / Math.sqrt(HEAD_DIM) };
+      const options = { heads: HEADS, scale: 1 / Math.sqrt(HEAD_DIM), qkDtype };
       graph.output("y", attentionOp(q!, k!, v!, options));
     },
     {},
@@ -52,5 +59,5 @@ async function openAttention(qkv: Float32Array): Promise<Contender> {
     const part = qkv.slice(index * SIZE, (index + 1) * SIZE);
     opened.program.write(name, HostTensor.fromFloat32(part, shape));
   }
-  return programContender("halftone", opened, { threads: THREADS });
+  return programContender(name, opened, { threads: THREADS, qkDtype });
 }

@@ -5,6 +5,7 @@
 //! += v^T weights. So the scores lie as the second product reads them, the softmax runs down the lanes, and
 //! only k and v are packed, once for all queries of a tile.
 
+use crate::attention_int8::{rounding_floats, Rounding};
 use crate::control::Context;
 use crate::gemm::{self, MR, NR, SCRATCH_BYTES};
 use crate::linear::Rows;
@@ -20,6 +21,8 @@ pub struct Attention {
     size: u32,
     scale: f32,
     causal: u32,
+    /// 1: q and k are rounded to int8.
+    int8: u32,
     q: Rows,
     k: Rows,
     v: Rows,
@@ -38,9 +41,8 @@ const WIDE: usize = 256;
 const MAX_SIZE: usize = 768;
 
 const _: () = assert!(KEYS % MR == 0 && WIDE_KEYS % MR == 0);
-const _: () = assert!(KEYS * 2 * (WIDE + MR) + KEYS * NR + 2 * panel_floats(WIDE) < SCRATCH_BYTES / 4);
-const _: () =
-    assert!(WIDE_KEYS * 2 * MAX_SIZE + WIDE_KEYS * NR + 2 * panel_floats(MAX_SIZE) < SCRATCH_BYTES / 4);
+const _: () = assert!(block_floats(WIDE) + 2 * panel_floats(WIDE) < SCRATCH_BYTES / 4);
+const _: () = assert!(block_floats(MAX_SIZE) + 2 * panel_floats(MAX_SIZE) < SCRATCH_BYTES / 4);
 
 /// Features, rounded up to what packing writes and to whole micro tiles.
 const fn packed_size(size: usize) -> usize {
@@ -50,17 +52,29 @@ const fn summed_size(size: usize) -> usize {
     size.div_ceil(MR) * MR
 }
 
-/// Packed queries, sums, bases and totals of the weights of 8 queries.
+/// Packed queries and their scales, sums, bases and totals of the weights of 8 queries.
 const fn panel_floats(size: usize) -> usize {
-    (packed_size(size) + summed_size(size) + 2) * NR
+    (packed_size(size) + summed_size(size) + 3) * NR
+}
+
+const fn block_keys(size: usize) -> usize {
+    if size > WIDE { WIDE_KEYS } else { KEYS }
+}
+
+/// Packed keys and values, scores, what rounding needs.
+const fn block_floats(size: usize) -> usize {
+    let keys = block_keys(size);
+    keys * (packed_size(size) + summed_size(size) + NR) + rounding_floats(size, keys)
 }
 
 /// 8 queries on their way through the keys.
 struct Panel {
     /// The first query.
     query: usize,
-    /// [features, 8]
+    /// [features, 8], or codes.
     q: *mut f32,
+    /// [8]: what codes are worth, times the attention's scale.
+    q_scales: *mut f32,
     softmax: Softmax,
 }
 
@@ -72,6 +86,7 @@ struct Block {
     k: *mut f32,
     v: *mut f32,
     scores: *mut f32,
+    rounding: Rounding,
     panels: *mut f32,
     /// Panels that fit.
     most_panels: usize,
@@ -79,13 +94,14 @@ struct Block {
 
 impl Block {
     unsafe fn new(context: &Context, size: usize) -> Block {
-        let keys = if size > WIDE { WIDE_KEYS } else { KEYS };
+        let keys = block_keys(size);
         let k = context.scratch as *mut f32;
         let v = k.add(keys * packed_size(size));
         let scores = v.add(keys * summed_size(size));
-        let panels = scores.add(keys * NR);
-        let left = SCRATCH_BYTES / 4 - panels.offset_from(k) as usize;
-        Block { size, keys, k, v, scores, panels, most_panels: left / panel_floats(size) }
+        let rounding = Rounding::new(scores.add(keys * NR), size);
+        let panels = k.add(block_floats(size));
+        let most_panels = (SCRATCH_BYTES / 4 - block_floats(size)) / panel_floats(size);
+        Block { size, keys, k, v, scores, rounding, panels, most_panels }
     }
 
     /// Panel `index` of a tile that begins at query `first`.
@@ -95,7 +111,7 @@ impl Block {
         let sums = q.add(packed_size(self.size) * NR);
         let base = sums.add(features * NR);
         let softmax = Softmax { base, total: base.add(NR), sums, features };
-        Panel { query: first + index * NR, q, softmax }
+        Panel { query: first + index * NR, q, q_scales: base.add(2 * NR), softmax }
     }
 }
 
@@ -124,8 +140,11 @@ pub unsafe fn run(p: &Attention, context: &Context) {
 impl Attention {
     unsafe fn run_tile(&self, block: &Block, head: usize, first: usize, panels: usize) {
         let column = head * self.size as usize;
+        if self.int8 != 0 {
+            block.rounding.find_mean(|j| self.k.at(j).add(column), self.keys as usize);
+        }
         for i in 0..panels {
-            self.begin(&block.panel(first, i), column);
+            self.begin(block, &block.panel(first, i), column);
         }
         let end = self.visible_keys(first + (panels - 1) * NR);
         for key in (0..end).step_by(block.keys) {
@@ -157,12 +176,18 @@ impl Attention {
         NR.min(self.queries as usize - panel.query)
     }
 
-    /// Packs the queries times scale as [features][8], and empties the sums.
-    unsafe fn begin(&self, panel: &Panel, column: usize) {
+    /// Packs the queries of a panel and empties its sums.
+    unsafe fn begin(&self, block: &Block, panel: &Panel, column: usize) {
         let features = self.size as usize;
         let source = |r: usize| self.q.at(panel.query + r).add(column) as *const f32;
-        gemm::pack_panel(source, self.count(panel), features, panel.q);
-        scale_run(panel.q, features * NR, f32x4_splat(self.scale));
+        let (count, scale) = (self.count(panel), f32x4_splat(self.scale));
+        if self.int8 != 0 {
+            block.rounding.pack_queries(source, count, panel.q, panel.q_scales);
+            scale_run(panel.q_scales, NR, scale);
+        } else {
+            gemm::pack_panel(source, count, features, panel.q);
+            scale_run(panel.q, features * NR, scale);
+        }
         core::ptr::write_bytes(panel.softmax.sums, 0, summed_size(features) * NR);
         // Without any key the sums are not divided.
         let total = f32x4_splat(if self.keys == 0 { 1.0 } else { 0.0 });
@@ -172,8 +197,11 @@ impl Attention {
         }
     }
 
-    /// Keys as strips [features][MR].
+    /// Keys as strips [features][MR], or as codes.
     unsafe fn pack_keys(&self, block: &Block, column: usize, key: usize, keys: usize) {
+        if self.int8 != 0 {
+            return block.rounding.pack_keys(|r| self.k.at(key + r).add(column), keys, block.k);
+        }
         for i in (0..keys).step_by(MR) {
             let source = |r: usize| self.k.at(key + i + r).add(column) as *const f32;
             let strip = block.k.add(i * packed_size(block.size));
@@ -202,6 +230,10 @@ impl Attention {
     /// scores [seen, 8] = k q^T of a block of keys.
     unsafe fn score(&self, block: &Block, panel: &Panel, seen: usize) {
         let size = block.size;
+        if self.int8 != 0 {
+            let Panel { q, q_scales, .. } = *panel;
+            return block.rounding.score(block.k, q, q_scales, block.scores, seen);
+        }
         for i in (0..seen).step_by(MR) {
             let strip = block.k.add(i * packed_size(size));
             gemm::kernel(strip, panel.q, size, block.scores.add(i * NR), NR, false);

@@ -10,6 +10,7 @@
 
 mod activations;
 mod attention;
+mod attention_int8;
 mod codes;
 mod control;
 mod convolution;

@@ -10,6 +10,7 @@ import type { Checkpoint } from "../io/checkpoint.ts";
 import type { Config } from "../io/config.ts";
 import { isRowWise } from "../ops/activation_mode.ts";
 import type { Graph, Tensor } from "../ops/graph.ts";
+import type { OpAttributes } from "../ops/op_table.ts";
 import {
   add,
   attention,
@@ -60,7 +61,10 @@ interface Conditioning {
   readonly modulation: Tensor; // [1, total]
   readonly cos: Tensor; // [tokens, head dim]
   readonly sin: Tensor; // [tokens, head dim]
+  readonly qkDtype: QkDType;
 }
+
+type QkDType = OpAttributes["attention"]["qkDtype"];
 
 /**
  * The transformer of FLUX.1, for any config.
@@ -202,15 +206,20 @@ export class FluxTransformer2DModel extends PretrainedModel {
   /**
    * One evaluation of the velocity. Inputs: latents [image tokens, in channels],
    * text [text tokens, joint features], modulation [1, modulationColumns] (a row of
-   * `captureModulation`). Output: velocity [image tokens, out channels].
+   * `captureModulation`). Output: velocity [image tokens, out channels]. `qkDtype` "int8" rounds the queries and
+   * keys of every attention.
    * @internal
    */
-  captureDenoise(graph: Graph, sizes: DenoiseSizes): void {
+  captureDenoise(
+    graph: Graph,
+    sizes: DenoiseSizes,
+    { qkDtype }: { readonly qkDtype?: QkDType } = {},
+  ): void {
     const { config, innerDim } = this;
     const imageTokens = sizes.height * sizes.width;
     const latents = graph.input("latents", [imageTokens, config.inChannels]);
     const states = graph.input("text", [sizes.textTokens, config.jointAttentionDim]);
-    const conditioning = this.#conditioning(graph, sizes);
+    const conditioning = { ...this.#conditioning(graph, sizes), qkDtype };
 
     let image = linearLayer(graph, latents, "x_embedder", innerDim); // [image tokens, dim]
     let text = linearLayer(graph, states, "context_embedder", innerDim); // [text tokens, dim]
@@ -228,7 +237,7 @@ export class FluxTransformer2DModel extends PretrainedModel {
     graph.output("velocity", linearLayer(graph, normed, "proj_out", config.outChannels));
   }
 
-  #conditioning(graph: Graph, sizes: DenoiseSizes): Conditioning {
+  #conditioning(graph: Graph, sizes: DenoiseSizes): Omit<Conditioning, "qkDtype"> {
     const positions = sizes.positions ??
       fluxPositions(sizes.textTokens, sizes.height, sizes.width);
     const tables = ropeTables(positions, this.config.axesDimsRope);
@@ -294,7 +303,7 @@ export class FluxTransformer2DModel extends PretrainedModel {
       rotate(project(image, "to_k"), "norm_k", split, tokens),
     ], 0);
     const v = concat([project(text, "add_v_proj"), project(image, "to_v")], 0);
-    return this.#attention(q, k, v);
+    return this.#attention(q, k, v, conditioning);
   }
 
   /** The gated residuals of one stream of a double block: attention output, then the MLP. */
@@ -327,6 +336,7 @@ export class FluxTransformer2DModel extends PretrainedModel {
       this.#normRope(graph, project("to_q"), `${name}.attn.norm_q`, conditioning),
       this.#normRope(graph, project("to_k"), `${name}.attn.norm_k`, conditioning),
       project("to_v"),
+      conditioning,
     );
     const mlp = geluTanh(linearLayer(graph, h, `${name}.proj_mlp`, MLP_RATIO * dim));
     const joined = concat([attended, mlp], 1); // [tokens, 5 * dim]
@@ -339,9 +349,9 @@ export class FluxTransformer2DModel extends PretrainedModel {
     return headNormRope(x, { heads, weight, epsilon: EPSILON, cos, sin });
   }
 
-  #attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
+  #attention(q: Tensor, k: Tensor, v: Tensor, { qkDtype }: Conditioning): Tensor {
     const { numAttentionHeads: heads, attentionHeadDim } = this.config;
-    return attention(q, k, v, { heads, scale: 1 / Math.sqrt(attentionHeadDim) });
+    return attention(q, k, v, { heads, scale: 1 / Math.sqrt(attentionHeadDim), qkDtype });
   }
 }
 

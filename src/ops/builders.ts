@@ -6,7 +6,7 @@
 import { HalftoneError } from "../errors.ts";
 import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
 import type { Graph, Tensor, Weight } from "./graph.ts";
-import type { BinaryKind, ReduceKind, UnaryKind } from "./op_table.ts";
+import type { BinaryKind, OpAttributes, ReduceKind, UnaryKind } from "./op_table.ts";
 
 /** y = x weight^T + bias: x [m, k], weight [n, k], bias [n] -> [m, n]. */
 export function linear(x: Tensor, weight: Weight, bias?: Weight): Tensor {
@@ -177,18 +177,25 @@ export function headNormRope(
 
 /**
  * Attention per head: q [queries, heads * d], k and v [keys, heads * d], bias [heads, queries, keys].
- * Causal: query i sees keys 0..i.
+ * Causal: query i sees keys 0..i. `qkDtype` "int8" rounds q and k, see the op table.
  */
 export function attention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  options: { heads: number; scale: number; causal?: boolean; bias?: Tensor },
+  options: {
+    heads: number;
+    scale: number;
+    causal?: boolean;
+    bias?: Tensor;
+    qkDtype?: OpAttributes["attention"]["qkDtype"];
+  },
 ): Tensor {
   const attributes = {
     heads: options.heads,
     scale: options.scale,
     causal: options.causal ?? false,
+    ...options.qkDtype && { qkDtype: options.qkDtype },
   };
   const bias = options.bias ? contiguous(options.bias) : null;
   const inputs = [asMatrix(q), asMatrix(k), asMatrix(v), bias];

@@ -96,7 +96,12 @@ function groupNormalised(x: Tensor, groups: number, epsilon: number): Tensor {
 }
 
 function expandAttention(graph: Graph, node: Node<"attention">): Tensor {
-  const { heads, scale, causal } = node.attributes;
+  const { heads, scale, causal, qkDtype } = node.attributes;
+  if (qkDtype !== undefined) {
+    throw new HalftoneError("unsupported", `Cannot decompose attention in ${qkDtype}`, {
+      remedy: "Use a backend with the attention op, or attention in float",
+    });
+  }
   const [q, k, v] = node.inputs.slice(0, 3).map((operand) => perHead(matrix(operand), heads));
   const [, queries, size] = q.shape;
   const keys = k.shape[1];

@@ -82,9 +82,12 @@ export interface OpAttributes {
   norm: { kind: NormKind; epsilon: number; groups: number; activation: Activation };
   /**
    * q [queries, heads * d], k, v [keys, heads * d], bias? [heads, queries, keys] -> output [queries, heads * d]
-   * = softmax(scale * q k^T + bias) v per head; causal: query i sees keys 0..i.
+   * = softmax(scale * q k^T + bias) v per head; causal: query i sees keys 0..i. With `qkDtype` "int8" q, and k
+   * less its mean over all keys (which no softmax sees), are rounded first, as LLM_INT8_ROWS of
+   * activation_mode.ts says, each row of a head by itself; the mean is a sum in float64, key after key, over
+   * their number, rounded to float32.
    */
-  attention: { heads: number; scale: number; causal: boolean };
+  attention: { heads: number; scale: number; causal: boolean; qkDtype?: "int8" };
   /**
    * x [rows, heads * d], weight [d], cos? [rows, d], sin? [rows, d] -> output: RMS norm over each head's d
    * values times weight, then rotation of adjacent pairs (a, b) -> (a cos - b sin, b cos + a sin).

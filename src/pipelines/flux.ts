@@ -173,7 +173,8 @@ export class FluxPipeline {
       const backend = ownsBackend ? await makeBackend(options) : backendOf(wanted);
       const clock = new StageClock();
       const policy = memoryPolicy(components, backend, options);
-      const stages = fluxStages(components, backend, clock, policy);
+      const { attention } = options;
+      const stages = fluxStages(components, backend, clock, { ...policy, attention });
       const parts = { components, backend, ownsBackend, stages, clock, onWarning, onProgress };
       return new FluxPipeline(parts, options);
     } catch (error) {

@@ -10,6 +10,7 @@ import type { PipelineQuantizationConfig } from "../quantization/pipeline_config
 import type { WeightDType } from "../quantization/weights.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
 import type { TorchGenerator } from "../tensor/random.ts";
+import type { AttentionChoice } from "./attention_choice.ts";
 import type { BackendHandle } from "./backend_handle.ts";
 import type { PipelineImage } from "./image.ts";
 import type { Timings } from "./stage_clock.ts";
@@ -39,6 +40,12 @@ export interface FluxPipelineOptions {
    * has it. Throws `invalid_argument` where no such weight is quantized.
    */
   readonly activations?: ActivationChoice;
+  /**
+   * How the transformer's attention multiplies queries and keys: "float" by default; "int8" rounds both to int8
+   * with a scale per token and head, which is faster and costs some accuracy. The cuda backend refuses it with
+   * `unsupported`.
+   */
+  readonly attention?: AttentionChoice;
   /**
    * A GGUF or safetensors file with the transformer's weights, under Diffusers' names or those of
    * single files, instead of the model folder's; the folder's config.json still says what it is. Or a

@@ -3,6 +3,7 @@
 import { checkKnownOptions } from "../errors.ts";
 import { checkActivations } from "../quantization/activation_choice.ts";
 import { checkWeightDType } from "../quantization/weights.ts";
+import { checkAttention } from "./attention_choice.ts";
 import type { FluxPipelineOptions } from "./flux_options.ts";
 
 const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
@@ -10,6 +11,7 @@ const KNOWN_OPTIONS: readonly (keyof FluxPipelineOptions)[] = [
   "dtype",
   "quantizationConfig",
   "activations",
+  "attention",
   "transformer",
   "textEncoder2",
   "threads",
@@ -30,4 +32,5 @@ export function checkPipelineOptions(options: FluxPipelineOptions): void {
   checkKnownOptions(options, KNOWN_OPTIONS);
   checkWeightDType(options.dtype);
   checkActivations(options.activations);
+  checkAttention(options.attention);
 }

@@ -1,6 +1,7 @@
 /** The stages of a FluxPipeline: text encoders, modulation, denoising, decoding. */
 
 import type { Backend } from "../backends/backend.ts";
+import type { AttentionChoice } from "./attention_choice.ts";
 import type { CLIPTextModel } from "../models/clip.ts";
 import type { T5EncoderModel } from "../models/t5.ts";
 import type { FluxComponents, TextPart } from "./flux_components.ts";
@@ -33,6 +34,12 @@ export interface MemoryPolicy {
   readonly vaeTiling: boolean;
 }
 
+/** How stages compute. */
+export interface StagePolicy extends MemoryPolicy {
+  /** How the transformer's attention treats queries and keys. */
+  readonly attention?: AttentionChoice;
+}
+
 /** Sizes of one picture's run. */
 export interface FluxSizes {
   /** Tokens down and across. */
@@ -58,9 +65,10 @@ export function fluxStages(
   components: FluxComponents,
   backend: Backend,
   clock: StageClock,
-  policy: MemoryPolicy,
+  policy: StagePolicy,
 ): FluxStages {
   const { transformer, vae, clip, t5 } = components;
+  const qkDtype = policy.attention === "int8" ? "int8" : undefined;
   const textEncoder = <Model extends CLIPTextModel | T5EncoderModel>(
     part: TextPart<Model> | null,
   ): TextEncoder<Model> | null => {
@@ -93,7 +101,7 @@ export function fluxStages(
       keepsWeights: true,
       backend,
       clock,
-      capture: (graph, sizes) => transformer.model.captureDenoise(graph, sizes),
+      capture: (graph, sizes) => transformer.model.captureDenoise(graph, sizes, { qkDtype }),
     }),
     decode: new Stage({
       name: "vae.decode",

@@ -52,6 +52,10 @@ export const ERROR_BUDGETS = {
   // Likewise; before they meet v, the shares are rounded as well.
   "attention/float16": { nmse: 2 * FLOAT16.nmse, maxAbs: 2 * FLOAT16.maxAbs },
   "attention/bfloat16": { nmse: 2 * BFLOAT16.nmse, maxAbs: 2 * BFLOAT16.maxAbs },
+  // Against the same rounding of q and k.
+  "attention/int8": SUMS,
+  // Against the unrounded product, logits of a standard deviation of about 1: what int8 costs at all.
+  "attention/int8 against float": { nmse: 5e-4, maxAbs: 5e-2 },
   "headNormRope": SUMS,
 } as const satisfies Record<string, ErrorBudget>;
 

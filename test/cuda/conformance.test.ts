@@ -2,9 +2,13 @@
 
 import { test } from "node:test";
 import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
+import { attentionInt8Cases } from "../backends/conformance/attention_int8_cases.ts";
+import { runCase } from "../backends/conformance/cases.ts";
 import { registerConformance, registerGuardZones } from "../backends/conformance/register.ts";
 import { openStandIn } from "./stand_in.ts";
 import { usesLibraries } from "./library_ops.ts";
+import { assertFails } from "../quantization/support.ts";
+import { lackedByCuda } from "./unsupported_cases.ts";
 
 const standIn = openStandIn("conformance");
 if (typeof standIn === "string") {
@@ -14,13 +18,22 @@ if (typeof standIn === "string") {
   const subject = {
     name: "cuda on the stand-in",
     create: () => createCudaBackend(standIn.libraries),
+    skip: lackedByCuda,
   };
   registerConformance(subject);
   registerGuardZones(subject);
+  test("cuda refuses attention in int8, naming the option", async () => {
+    const backend = await subject.create();
+    const [first] = attentionInt8Cases();
+    await assertFails(() => runCase(backend, first), "unsupported", /"attention".*wasm/s);
+    await backend.close();
+  });
   registerConformance({
     name: "cuda on the stand-in without cuBLASLt and cuDNN",
     create: () =>
       createCudaBackend({ ...standIn.libraries, cublasLtLibrary: false, cudnnLibrary: false }),
-    skip: ({ op }) => usesLibraries(op) ? null : "the libraries have no part in it",
+    skip: (testCase) =>
+      lackedByCuda(testCase) ??
+        (usesLibraries(testCase.op) ? null : "the libraries have no part in it"),
   });
 }

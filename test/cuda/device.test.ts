@@ -9,6 +9,7 @@ import { registerConformance, registerGuardZones } from "../backends/conformance
 import { caseFailures, dnnCases } from "./dnn_cases.ts";
 import { usesLibraries } from "./library_ops.ts";
 import { precisionFailures } from "./precision_cases.ts";
+import { lackedByCuda } from "./unsupported_cases.ts";
 
 /** Why there is no device to test, or null. */
 async function whyNot(): Promise<string | null> {
@@ -27,14 +28,17 @@ async function whyNot(): Promise<string | null> {
 
 const reason = await whyNot();
 if (reason === null) {
-  const subject = { name: "cuda", create: () => createCudaBackend() };
+  const create = () => createCudaBackend();
+  const subject = { name: "cuda", create, skip: lackedByCuda };
   registerConformance(subject);
   registerGuardZones(subject);
   registerGuards(subject);
   registerConformance({
     name: "cuda without cuBLASLt and cuDNN",
     create: () => createCudaBackend({ cublasLtLibrary: false, cudnnLibrary: false }),
-    skip: ({ op }) => usesLibraries(op) ? null : "the libraries have no part in it",
+    skip: (testCase) =>
+      lackedByCuda(testCase) ??
+        (usesLibraries(testCase.op) ? null : "the libraries have no part in it"),
   });
   for (const precision of ["float16", "bfloat16"] as const) {
     test(`cuda: ${precision} attention and convolutions of cuDNN`, async (context) => {

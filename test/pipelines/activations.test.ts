@@ -1,4 +1,4 @@
-/** The pipeline's `activations`: which layers it concerns, and what comes out. */
+/** The pipeline's `activations` and `attention`: which ops they concern, and what comes out. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -130,4 +130,33 @@ test("nonsense is refused: an unknown type, a dense model", async () => {
   await assertFails(() => open(unknown), "invalid_argument", /activations.*int4/s);
   const dense = { activations: "int8", backend: "reference" } as const;
   await assertFails(() => open(dense), "invalid_argument", /dense model/);
+});
+
+test("int8 attention is the transformer's alone", async () => {
+  const { stages } = await FluxPipeline.describe(MODEL, {
+    attention: "int8",
+    numInferenceSteps: 1,
+  });
+  const rounded = stages.map(({ name, text }) => {
+    const ops = text.split("\n").filter((line) => line.includes(" = attention("));
+    return { name, all: ops.length, int8: ops.filter((op) => op.includes("qkDtype=int8")).length };
+  });
+  for (const { name, all, int8 } of rounded) {
+    assert.equal(int8, name === "transformer.denoise" ? all : 0, name);
+  }
+  assert.ok(rounded.some(({ int8 }) => int8 > 0));
+});
+
+test("int8 attention comes close to float, and wasm's to the reference's", async () => {
+  const float = await latents({ backend: "reference" });
+  const reference = await latents({ backend: "reference", attention: "int8" });
+  const wasm = await latents({ backend: "wasm", threads: 2, attention: "int8" });
+  const cost = distance(reference, float);
+  assert.ok(cost > 1e-6 && cost < 0.02, `int8 ${cost}`);
+  assert.ok(distance(wasm, reference) < cost / 10, `wasm ${distance(wasm, reference)}`);
+});
+
+test("another word for the attention is refused", async () => {
+  const options = { attention: "int4" as "int8", numInferenceSteps: 1 };
+  await assertFails(() => FluxPipeline.describe(MODEL, options), "invalid_argument", /float, int8/);
 });

@@ -1,5 +1,6 @@
 /** Encodes attention: by cuDNN where precision and library allow, by a kernel of our own otherwise. */
 
+import { HalftoneError } from "../../errors.ts";
 import { invalid, type MatrixView, repeatRows } from "../operand_view.ts";
 import { attentionBias } from "../step_checks.ts";
 import type { CudaStep } from "./cuda_step.ts";
@@ -38,7 +39,8 @@ interface Attention {
 /** attention: q and output [queries, heads * size], k and v [keys, heads * size]. */
 export function encodeAttention(step: CudaStep): void {
   if (step.step.op !== "attention") return;
-  const { heads, scale, causal } = step.step.attributes;
+  const { heads, scale, causal, qkDtype } = step.step.attributes;
+  if (qkDtype !== undefined) throw refused(qkDtype);
   const output = step.outputMatrix();
   const k = step.matrix(1);
   const size = output.columns / heads;
@@ -62,6 +64,13 @@ export function encodeAttention(step: CudaStep): void {
     ...integers(output.rows, k.rows, size, output.stride, bias[1], bias[2], causal ? 1 : 0),
     float(scale),
   ]);
+}
+
+function refused(dtype: string): HalftoneError {
+  return new HalftoneError("unsupported", `Cannot run attention in ${dtype} on cuda`, {
+    field: "attention",
+    remedy: 'Leave out attention: "int8", or use the wasm backend',
+  });
 }
 
 /** In 16 bits: operands narrowed, the result widened. False where the library does not do it. */

@@ -1,7 +1,9 @@
 /** attention: softmax(scale * q k^T + bias) v per head, one query at a time. */
 
+import { LLM_INT8_ROWS } from "../../ops/activation_mode.ts";
 import type { OpAttributes } from "../../ops/op_table.ts";
 import { exp } from "../../tensor/math.ts";
+import { roundActivations, roundedScratch } from "./activations.ts";
 import { dotProducts } from "./dot.ts";
 import type { StepContext } from "./step_context.ts";
 import { floatData, type MatrixView, matrixView, type StridedView } from "./strided_view.ts";
@@ -18,9 +20,10 @@ export function runAttention(context: StepContext, attributes: OpAttributes["att
   const mixed = context.scratchDoubles(width);
   for (let head = 0; head < attributes.heads; head++) {
     const column = head * width;
+    const [ownQ, ownK] = headsOf(context, [q, k], column, width, attributes);
     for (let query = 0; query < q.rows; query++) {
       const keys = attributes.causal ? Math.min(query + 1, k.rows) : k.rows;
-      scoreKeys(q, query, k, column, width, keys, attributes.scale, scores);
+      scoreKeys(ownQ, query, ownK, keys, attributes.scale, scores);
       if (bias) addBias(scores, keys, bias, head, query);
       softmax(scores, keys);
       mixValues(scores, keys, v, column, mixed);
@@ -29,31 +32,69 @@ export function runAttention(context: StepContext, attributes: OpAttributes["att
   }
 }
 
-/** Scratch bytes `runAttention` counts. */
-export function attentionScratch(keys: number, width: number): number {
-  return 8 * (keys + width);
+/** Scratch bytes `runAttention` counts for `heads` of `width` features. */
+export function attentionScratch(
+  { heads, qkDtype }: OpAttributes["attention"],
+  [queries, keys, width]: readonly [number, number, number],
+): number {
+  const rounded = qkDtype === undefined ? 0 : heads *
+    (roundedScratch(queries, width) + roundedScratch(keys, width) + 4 * keys * width + 8 * width);
+  return 8 * (keys + width) + rounded;
+}
+
+/** The columns of one head in q and k, rounded where the op says so. */
+function headsOf(
+  context: StepContext,
+  matrices: readonly [MatrixView, MatrixView],
+  column: number,
+  width: number,
+  { qkDtype }: OpAttributes["attention"],
+): readonly [MatrixView, MatrixView] {
+  const [q, k] = matrices
+    .map((matrix) => ({ ...matrix, offset: matrix.offset + column, columns: width }));
+  if (qkDtype === undefined) return [q, k];
+  const centred = withoutMean(context, k);
+  return [
+    roundActivations(context, q, LLM_INT8_ROWS),
+    roundActivations(context, centred, LLM_INT8_ROWS),
+  ];
+}
+
+/** Rows less their mean: sums in float64, row after row; mean and differences in float32. */
+function withoutMean(context: StepContext, x: MatrixView): MatrixView {
+  const { rows, columns } = x;
+  const data = context.scratchFloats(rows * columns);
+  const mean = context.scratchDoubles(columns);
+  const at = (row: number, column: number) => x.data[x.offset + row * x.rowStride + column];
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) mean[column] += at(row, column);
+  }
+  mean.forEach((sum, column) => mean[column] = Math.fround(sum / rows));
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      data[row * columns + column] = at(row, column) - mean[column];
+    }
+  }
+  return { data, offset: 0, rows, columns, rowStride: columns };
 }
 
 function scoreKeys(
   q: MatrixView,
   query: number,
   k: MatrixView,
-  column: number,
-  width: number,
   keys: number,
   scale: number,
   scores: Float64Array,
 ): void {
-  const a = { ...vectorsAt(q, column), offset: q.offset + query * q.rowStride + column, count: 1 };
-  const b = { ...vectorsAt(k, column), count: keys };
-  dotProducts(a, b, width, (_, key, sum) => {
+  const a = { ...vectorsOf(q), offset: q.offset + query * q.rowStride, count: 1 };
+  const b = { ...vectorsOf(k), count: keys };
+  dotProducts(a, b, q.columns, (_, key, sum) => {
     scores[key] = scale * sum;
   });
 }
 
-function vectorsAt(matrix: MatrixView, column: number) {
-  const { data, offset, rowStride } = matrix;
-  return { data, offset: offset + column, count: matrix.rows, stride: rowStride, step: 1 };
+function vectorsOf({ data, offset, rows, rowStride }: MatrixView) {
+  return { data, offset, count: rows, stride: rowStride, step: 1 };
 }
 
 function addBias(

@@ -34,8 +34,9 @@ function ownScratch(plan: Plan, step: PlanStep): number {
     case "conv2d":
       return conv2dScratch(step.attributes, shape(0)[2], step.output.shape[1]);
     case "attention": {
-      const keys = elementCount(shape(1).slice(0, -1));
-      return attentionScratch(keys, (shape(0).at(-1) ?? 0) / step.attributes.heads);
+      const [queries, keys] = [0, 1].map((input) => elementCount(shape(input).slice(0, -1)));
+      const width = (shape(0).at(-1) ?? 0) / step.attributes.heads;
+      return attentionScratch(step.attributes, [queries, keys, width]);
     }
     case "headNormRope":
       return headNormRopeScratch(elementCount(shape(1)));

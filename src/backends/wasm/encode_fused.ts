@@ -45,10 +45,10 @@ export function encodeNorm(encoder: StepEncoder): void {
   encoder.emit(parameters, TAPE_OPCODE.groupApply);
 }
 
-/** attention: queries, keys, heads, size, scale, causal, q, k, v, output, bias and its strides. */
+/** attention: queries, keys, heads, size, scale, causal, int8, q, k, v, output, bias and its strides. */
 export function encodeAttention(encoder: StepEncoder): void {
   if (encoder.step.op !== "attention") return;
-  const { heads, scale, causal } = encoder.step.attributes;
+  const { heads, scale, causal, qkDtype } = encoder.step.attributes;
   const output = encoder.outputMatrix();
   const k = encoder.matrix(1);
   const size = output.columns / heads;
@@ -62,6 +62,7 @@ export function encodeAttention(encoder: StepEncoder): void {
     size,
     float(scale),
     causal ? 1 : 0,
+    qkDtype === "int8" ? 1 : 0,
     ...encoder.rows(0, output.rows, output.columns),
     k.address,
     k.stride,

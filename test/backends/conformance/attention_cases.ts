@@ -1,8 +1,11 @@
 /** attention: head sizes, lengths, masks, biases, parts of a fused projection, large logits. */
 
+import type { OpAttributes } from "../../../src/ops/op_table.ts";
+import type { BudgetName } from "../error_budgets.ts";
 import { type ConformanceCase, floats, type OperandRounding, writeTo } from "./cases.ts";
 import * as evaluate from "./evaluator.ts";
 import { type Pattern, Random, randomValues } from "./random.ts";
+import { roundedHeads } from "./rounded_activations.ts";
 
 interface AttentionForm {
   readonly heads: number;
@@ -14,6 +17,7 @@ interface AttentionForm {
   /** q, k and v lie side by side in one matrix. */
   readonly fused: boolean;
   readonly pattern: Pattern;
+  readonly qkDtype?: "int8";
 }
 
 /** What a library's attention in 16 bits covers. */
@@ -80,7 +84,7 @@ function risingLogitsCase(slope: number): ConformanceCase {
   const q = matrix(queries, (row, column) => column === 0 ? slope * (row - 1) : 0);
   const k = matrix(keys, (row, column) => column === 0 ? row : 1);
   const v = matrix(keys, (row, column) => Math.cos(row + column));
-  return plainCase(`logits that rise by ${slope}`, { q, k, v }, 1);
+  return plainCase(`logits that rise by ${slope}`, { q, k, v }, inHeads(1));
 }
 
 /** Logits of thousands, of one sign: exp overflows or vanishes unless the maximum is taken off first. */
@@ -93,17 +97,25 @@ function largeLogitsCase(sign: number, rounding?: OperandRounding): ConformanceC
     return { rows, columns, data };
   };
   const [q, k, v] = [matrix(8 * sign), matrix(7), matrix(1)];
-  return plainCase(`logits of ${sign > 0 ? "plus" : "minus"} thousands`, { q, k, v }, 2, rounding);
+  return plainCase(
+    `logits of ${sign > 0 ? "plus" : "minus"} thousands`,
+    { q, k, v },
+    inHeads(2),
+    rounding,
+  );
 }
 
-/** Attention of matrices as they are, with a scale of 1. */
-function plainCase(
+function inHeads(heads: number): OpAttributes["attention"] {
+  return { heads, scale: 1, causal: false };
+}
+
+/** Attention of matrices as they are. */
+export function plainCase(
   name: string,
   { q, k, v }: Record<"q" | "k" | "v", evaluate.Matrix>,
-  heads: number,
+  attributes: OpAttributes["attention"],
   rounding?: OperandRounding,
 ): ConformanceCase {
-  const attributes = { heads, scale: 1, causal: false };
   return {
     name,
     op: "attention",
@@ -117,12 +129,14 @@ function plainCase(
   };
 }
 
-function attentionCase(
+export function attentionCase(
   form: AttentionForm,
   random: Random,
   rounding?: OperandRounding,
 ): ConformanceCase {
-  const { heads, d, queries, keys, causal, bias, fused, pattern } = form;
+  const { heads, d, queries, keys, causal, bias, fused, pattern, qkDtype } = form;
+  const exact = qkDtype === undefined ? "attention" : "attention/int8";
+  const budget: BudgetName = rounding?.budget ?? exact;
   const columns = heads * d;
   // Outliers in v and, small enough that the softmax is not a mere maximum, in q.
   const logits = pattern === "outliers" ? "normal" : pattern;
@@ -142,7 +156,7 @@ function attentionCase(
   return {
     name: JSON.stringify(form),
     op: "attention",
-    budget: rounding?.budget ?? "attention",
+    budget,
     inputs: {
       ...fused
         ? { qkv: floats(sideBySide([q, k, v], queries, columns), [queries, 3 * columns]) }
@@ -158,18 +172,22 @@ function attentionCase(
         ? [0, 1, 2].map((part) => inputs.qkv.slice(1, part * columns, (part + 1) * columns))
         : [inputs.q, inputs.k, inputs.v];
       return writeTo(graph, [queries, columns], fused, (output) => {
-        const attributes = { heads, scale, causal };
+        const attributes = { heads, scale, causal, ...qkDtype && { qkDtype } };
         graph.add("attention", attributes, [...operands, inputs.bias ?? null], output);
       });
     },
-    expected: () =>
-      evaluate.attention(
-        matrix(q, queries),
-        matrix(k, keys),
+    expected: () => {
+      const given = [matrix(q, queries), matrix(k, keys)] as const;
+      const [seenQ, seenK] = qkDtype === undefined ? given : roundedHeads(given, heads);
+      const attributes = { heads, scale, causal };
+      return evaluate.attention(
+        seenQ,
+        seenK,
         matrix(v, keys),
-        { heads, scale, causal },
+        attributes,
         bias ? scores : undefined,
-      ),
+      );
+    },
   };
 }
 

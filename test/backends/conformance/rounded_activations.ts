@@ -1,6 +1,10 @@
 /** What rounding of activations must give, by the definition in src/ops/activation_mode.ts alone. */
 
-import type { CodeDType, QuantizedActivations } from "../../../src/ops/activation_mode.ts";
+import {
+  type CodeDType,
+  LLM_INT8_ROWS,
+  type QuantizedActivations,
+} from "../../../src/ops/activation_mode.ts";
 import type { Matrix } from "./evaluator.ts";
 
 /** What the values that share a scale have in common. */
@@ -70,4 +74,29 @@ export function roundToEven(value: number): number {
   const below = Math.floor(value);
   if (value - below !== 0.5) return Math.round(value);
   return below % 2 === 0 ? below : below + 1;
+}
+
+/** q and k as attention in int8 rounds them, k less its mean over all keys, each head by itself. */
+export function roundedHeads(
+  [q, k]: readonly [Matrix, Matrix],
+  heads: number,
+): readonly [Matrix, Matrix] {
+  const mean = Array.from({ length: k.columns }, (_, column) => {
+    let sum = 0;
+    for (let row = 0; row < k.rows; row++) sum += k.data[row * k.columns + column];
+    return Math.fround(sum / k.rows);
+  });
+  const data = Array.from(k.data, (x, i) => Math.fround(x - mean[i % k.columns]));
+  return [byHead(q, heads), byHead({ ...k, data }, heads)];
+}
+
+/** A matrix whose rows are rounded head by head. */
+function byHead({ rows, columns, data }: Matrix, heads: number): Matrix {
+  const d = columns / heads;
+  // A row of each head after the other is what the matrix holds already.
+  const { data: rounded } = roundedActivations(
+    { rows: rows * heads, columns: d, data },
+    LLM_INT8_ROWS,
+  );
+  return { rows, columns, data: rounded };
 }

@@ -4,6 +4,7 @@ import type { Backend } from "../../../src/backends/backend.ts";
 import type { ConformanceCase } from "./cases.ts";
 import { quantizedActivationCases } from "./activation_cases.ts";
 import { attentionCases } from "./attention_cases.ts";
+import { attentionInt8Cases } from "./attention_int8_cases.ts";
 import { copyCases } from "./copy_cases.ts";
 import { binaryCases, reduceCases, unaryCases } from "./elementwise_cases.ts";
 import { integerProductCases } from "./integer_cases.ts";
@@ -34,6 +35,7 @@ export const FAMILIES: Readonly<Record<string, () => ConformanceCase[]>> = {
   "products of integer codes": once(integerProductCases),
   "norms": once(normCases),
   "attention": once(attentionCases),
+  "attention in int8": once(attentionInt8Cases),
   "head norms with rotary embedding": once(headNormRopeCases),
 };
 
