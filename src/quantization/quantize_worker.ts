@@ -49,7 +49,8 @@ const BEHIND_ALL = 2 ** 30;
 
 const scope = globalThis as unknown as WorkerScope;
 let module: WebAssembly.Module;
-let own: QuantizeKernels;
+/** In a memory of its own; only where a job is not in place, as engines keep few memories fast. */
+let own: QuantizeKernels | undefined;
 /** The kernels in the memory of the last job in place. */
 let there: { readonly memory: SharedMemory; readonly exports: QuantizeExports } | undefined;
 /** The end of the last request: one is done after another. */
@@ -65,14 +66,14 @@ scope.onmessage = (event) => {
 async function handle(request: QuantizeRequest): Promise<void> {
   if (request.kind === "start") {
     module = request.module;
-    own = await instantiateKernels(module, { shared: true });
     return scope.postMessage({ kind: "ready" });
   }
-  const kernels = request.place ? await kernelsAt(request.place) : own;
+  const kernels = await kernelsAt(request.place);
   scope.postMessage({ kind: "done", finite: takePieces(kernels, request) });
 }
 
-async function kernelsAt(place: WorkPlace): Promise<QuantizeKernels> {
+async function kernelsAt(place: WorkPlace | undefined): Promise<QuantizeKernels> {
+  if (!place) return own ??= await instantiateKernels(module, { shared: true });
   if (there?.memory.id !== place.id) {
     there = { memory: place, exports: await instantiateQuantize(module, place.memory) };
   }
