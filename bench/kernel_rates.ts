@@ -32,27 +32,38 @@ export interface KernelRate {
   readonly median: number;
 }
 
-/** The rates of the microkernels that a build has. */
-export async function kernelRates(
-  { strict, rounds }: { strict: boolean; rounds: number },
-): Promise<{ build: string; rates: KernelRate[] }> {
+/** The microkernels of a build, to be measured as often as one likes. */
+export interface KernelBench {
+  readonly build: string;
+  /** Rates over so many slices of each kernel. */
+  measure(rounds: number): KernelRate[];
+}
+
+/** Opens the microkernels of a build. */
+export async function openKernels({ strict }: { strict: boolean }): Promise<KernelBench> {
   const { name: build, module } = await compileKernels({ strict, shared: true });
   const limits = { initial: MEMORY_PAGES, maximum: 65536, shared: true };
   const kernels = await instantiateKernels(module, new WebAssembly.Memory(limits));
   const scratch = Math.ceil(kernels.__heap_base.value / 64) * 64;
   const run = (kind: number, times: number) => kernels.run_microkernel(kind, times, scratch);
+  return { build, measure: (rounds) => measureKernels(rounds, run) };
+}
+
+/** The rates of the microkernels that a build has; their slices take turns. */
+function measureKernels(
+  rounds: number,
+  run: (kind: number, times: number) => number,
+): KernelRate[] {
   const names = Object.keys(KERNELS) as Microkernel[];
   const samples = names.map((): number[] => []);
   for (let round = 0; round < rounds; round++) {
     for (const [kind, rates] of samples.entries()) rates.push(...sliceRate(kind, run));
   }
-  const rates = names.map((kernel, kind) => ({ kernel, about: KERNELS[kernel], kind }))
-    .filter(({ kind }) => samples[kind]!.length > 0)
-    .map(({ kernel, about, kind }) => {
-      const all = samples[kind]!;
-      return { kernel, about, best: Math.max(...all), median: median(all) };
-    });
-  return { build, rates };
+  return names.flatMap((kernel, kind) => {
+    const all = samples[kind]!;
+    if (all.length === 0) return [];
+    return [{ kernel, about: KERNELS[kernel], best: Math.max(...all), median: median(all) }];
+  });
 }
 
 /** The rate of one slice; nothing where the build has no such kernel. */
@@ -69,8 +80,8 @@ function sliceRate(kind: number, run: (kind: number, times: number) => number): 
 if (import.meta.main) {
   const rounds = Number(process.argv[2] ?? 300);
   for (const strict of [false, true]) {
-    const { build, rates } = await kernelRates({ strict, rounds });
-    for (const { about, best, median } of rates) {
+    const { build, measure } = await openKernels({ strict });
+    for (const { about, best, median } of measure(rounds)) {
       console.log(
         `${runtimeName()} ${runtimeVersion()}, ${build}: ${about.padEnd(40)} ` +
           `best ${best.toFixed(1)}, median ${median.toFixed(1)} GFLOP/s`,
