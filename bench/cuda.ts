@@ -33,6 +33,7 @@ const FORMATS = [
   "torchao:int8wo",
   "torchao:float8wo_e4m3",
   "torchao:int8dq",
+  "torchao:float8dq",
   "torchao:float8dq_e4m3_row",
   "gguf:Q8_0",
   "gguf:Q4_0",
@@ -142,8 +143,9 @@ async function row<Row extends object>(
 async function findDevice(): Promise<string | null> {
   try {
     const backend = await createCudaBackend(options);
+    const { description } = backend; // a closed one has no libraries any more
     await backend.close();
-    return backend.description;
+    return description;
   } catch (error) {
     if (!(error instanceof HalftoneError) || error.code !== "backend_unavailable") throw error;
     console.error(`no device: ${error.message}`);

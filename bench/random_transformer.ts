@@ -247,7 +247,10 @@ function randomQuantized(shape: Shape, layout: QuantizedTensor["layout"]): Quant
 /** The largest magnitude of a code's value. */
 function largestValue(value: CodeValue, bits: number): number {
   if (value.kind === "integer") return Math.max(value.zeroPoint, 2 ** bits - 1 - value.zeroPoint);
-  return value.table.reduce((most, entry) => Math.max(most, Math.abs(entry)), 0);
+  return value.table.filter(Number.isFinite).reduce(
+    (most, entry) => Math.max(most, Math.abs(entry)),
+    0,
+  );
 }
 
 /** Scales that are all as given, or, where they are random codes themselves, at most that. */

@@ -127,10 +127,19 @@ export function randomWeight(shape: readonly number[], format: WeightFormat): St
 /** The codes of a matrix, and how many groups its layout makes of it. */
 export function randomCodes(shape: readonly number[], layout: QuantizedLayout) {
   const [rows, columns] = shape as [number, number];
-  return {
-    codes: randomBytes(packedBytes(rows * columns, layout.bits)),
-    groups: groupCount([rows, columns], layout),
-  };
+  const codes = randomBytes(packedBytes(rows * columns, layout.bits));
+  const groups = groupCount([rows, columns], layout);
+  return { codes: finiteCodes(codes, layout), groups };
+}
+
+/** Bytes of float8 that are no number become 0. */
+function finiteCodes(
+  codes: Uint8Array<ArrayBuffer>,
+  { bits, value }: QuantizedLayout,
+): Uint8Array<ArrayBuffer> {
+  if (bits !== 8 || value.kind !== "table" || value.table.every(Number.isFinite)) return codes;
+  const { table } = value;
+  return codes.map((code) => Number.isFinite(table[code]) ? code : 0);
 }
 
 function randomScale(layout: ScaleLayout, groups: number): ScaleData {
