@@ -6,7 +6,10 @@ import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { registerGuards } from "../backends/conformance/guards.ts";
 import { registerConformance, registerGuardZones } from "../backends/conformance/register.ts";
+import { runCase } from "../backends/conformance/cases.ts";
 import { caseFailures, dnnCases } from "./dnn_cases.ts";
+import { float8Cases } from "./float8_cases.ts";
+import { int8Cases, llmInt8Cases } from "./int8_cases.ts";
 import { usesLibraries } from "./library_ops.ts";
 import { precisionFailures } from "./precision_cases.ts";
 import { lackedByCuda } from "./unsupported_cases.ts";
@@ -48,6 +51,25 @@ if (reason === null) {
       await backend.close();
     });
   }
+  test("cuda: products of int8 and LLM.int8() are exact, cuBLASLt's and our own", async () => {
+    const asked = [...int8Cases(), ...llmInt8Cases()];
+    const outputs: Uint8Array[][] = [];
+    for (const cublasLtLibrary of [undefined, false] as const) {
+      const backend = await createCudaBackend({ cublasLtLibrary });
+      assert.deepEqual(await caseFailures(backend, asked), []);
+      outputs.push([]);
+      for (const testCase of asked) outputs.at(-1)!.push((await runCase(backend, testCase)).bytes);
+      await backend.close();
+    }
+    assert.deepEqual(outputs[0], outputs[1]);
+  });
+  test("cuda: products of float8", async (context) => {
+    const backend = await createCudaBackend({ matmulPrecision: "bfloat16" });
+    // Without units the operands are rounded to bfloat16, which other tests expect.
+    if (!backend.products.library?.multipliesFloat8) context.skip("no units or no cuBLASLt");
+    else assert.deepEqual(await caseFailures(backend, float8Cases("linear/float8 units")), []);
+    await backend.close();
+  });
   // What TF32 units round to is theirs to say, so that precision has no exact expectation here.
   for (const precision of ["float16", "bfloat16"] as const) {
     for (const cublasLtLibrary of [undefined, false] as const) {

@@ -4,11 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
 import type { MatmulPrecision } from "../../src/backends/cuda/matmul_precision.ts";
-import type { CodeDType, QuantizedActivations } from "../../src/ops/activation_mode.ts";
+import type { QuantizedActivations } from "../../src/ops/activation_mode.ts";
 import { linear } from "../../src/ops/builders.ts";
-import type { ScaleLayout } from "../../src/quantization/quantized_tensor.ts";
-import { toFloat32 } from "../../src/tensor/convert.ts";
-import { int8 } from "../backends/conformance/activation_cases.ts";
 import {
   type ConformanceCase,
   floats,
@@ -17,69 +14,22 @@ import {
   runCase,
 } from "../backends/conformance/cases.ts";
 import type { TestFormat } from "../backends/conformance/formats.ts";
-import { buildLinearCase, type Ending, ENDINGS } from "../backends/conformance/weight_cases.ts";
-import { quantizedWeight } from "../backends/conformance/weights.ts";
-import { failsWith, openStandIn, type StandIn } from "./stand_in.ts";
-
-type Float8 = Exclude<CodeDType, "int8">;
-
-const LARGEST = { float8_e4m3fn: 448, float8_e5m2: 57344 } as const;
-
-function activations(
-  dtype: Float8,
-  granularity: "row" | "tensor",
-  scale = int8({ levels: LARGEST[dtype], rounding: "quotient" }).scale,
-): QuantizedActivations {
-  const [lowest, highest] = [-LARGEST[dtype], LARGEST[dtype]];
-  return { kind: "quantized", dtype, granularity, lowest, highest, scale };
-}
-
-const ROW = activations("float8_e4m3fn", "row");
-const TENSOR = activations("float8_e4m3fn", "tensor");
-const STATIC = activations("float8_e4m3fn", "tensor", {
-  kind: "static",
-  scale: 3 / 448,
-  inverse: 448 / 3,
-  zero: 0,
-});
-
-/** Float8 weights with a scale for so many rows each, 0 for all; no code is a NaN. */
-function format(
-  rows: number,
-  scale: ScaleLayout = { kind: "float", dtype: "float32" },
-  dtype: Float8 = "float8_e4m3fn",
-): TestFormat {
-  const table = toFloat32(dtype, Uint8Array.from({ length: 256 }, (_, code) => code));
-  return {
-    name: `${dtype}, ${rows || "all"} rows ${JSON.stringify(scale)}`,
-    kind: "quantized",
-    make: (random, n, k) =>
-      quantizedWeight(random, [n, k], {
-        bits: 8,
-        value: { kind: "table", table },
-        groupSize: (rows || n) * k,
-        scale,
-        offset: null,
-      }, () => random.integer(0, 1) * 128 + random.integer(0, 120)),
-  };
-}
-
-const BY_ROW = format(1);
-const BY_TENSOR = format(0);
-const FORMATS = [
+import { type Ending, ENDINGS } from "../backends/conformance/weight_cases.ts";
+import {
+  activations,
+  ADDED,
   BY_ROW,
   BY_TENSOR,
-  format(2),
-  format(1, { kind: "float", dtype: "bfloat16" }),
-  format(1, { kind: "float", dtype: "float32", multiplier: 0.25 }),
-];
-const PLAIN: Ending = { activation: "identity", bias: false, gate: "none", residual: false };
-const ADDED: Ending = { ...PLAIN, residual: true };
-const ALL_ENDINGS = [...ENDINGS, ADDED];
-const SIZES = [
-  { m: 66, n: 48, k: 96 },
-  { m: 131, n: 16, k: 208 },
-];
+  FLOAT8_FORMATS,
+  float8Cases,
+  format,
+  layer,
+  PLAIN,
+  ROW,
+  STATIC,
+  TENSOR,
+} from "./float8_cases.ts";
+import { failsWith, openStandIn, type StandIn } from "./stand_in.ts";
 
 const standIn = openStandIn("float8_products");
 if (typeof standIn === "string") {
@@ -87,31 +37,6 @@ if (typeof standIn === "string") {
   test("cuda on the stand-in: products of float8", { skip: standIn }, () => {});
 } else {
   registerAll(standIn);
-}
-
-function layer(
-  mode: QuantizedActivations,
-  weight: TestFormat,
-  ending: Ending,
-  seed: number,
-  size = SIZES[0]!,
-): ConformanceCase {
-  return buildLinearCase(weight, ending, size, seed, {
-    mode,
-    budget: "linear/quantized activations",
-  });
-}
-
-function cases(): ConformanceCase[] {
-  return [ROW, TENSOR, STATIC].flatMap((mode, i) =>
-    FORMATS.flatMap((weight, f) =>
-      [0, 3, 6].map((step) => {
-        const e = (i + f + step) % ALL_ENDINGS.length;
-        const seed = 71000 + 1000 * i + 100 * f + e;
-        return layer(mode, weight, ALL_ENDINGS[e]!, seed, SIZES[(f + e) % 2]);
-      })
-    )
-  );
 }
 
 function registerAll(standIn: StandIn): void {
@@ -145,7 +70,7 @@ function registerAll(standIn: StandIn): void {
   ];
   for (const [name, refuseProducts, byLibrary] of refusals) {
     test(`float8 products ${name}`, async () => {
-      const asked = cases();
+      const asked = float8Cases();
       standIn.set({ refuseProducts });
       const { products } = await run(asked);
       standIn.reset();
@@ -177,9 +102,9 @@ function registerAll(standIn: StandIn): void {
     ["one scale for all of both is the library's on any", OLD, STATIC, BY_TENSOR, PLAIN, 1],
     ["also where it is found at every run", OLD, TENSOR, BY_TENSOR, ADDED, 2],
     ["a scale for each row of one side is ours", NEW, ROW, BY_TENSOR, PLAIN, 2],
-    ["scales of another type are ours", NEW, ROW, FORMATS[3]!, PLAIN, 2],
-    ["scales with a factor are ours", NEW, ROW, FORMATS[4]!, PLAIN, 2],
-    ["scales that rows share are ours", NEW, ROW, FORMATS[2]!, PLAIN, 2],
+    ["scales of another type are ours", NEW, ROW, FLOAT8_FORMATS[3]!, PLAIN, 2],
+    ["scales with a factor are ours", NEW, ROW, FLOAT8_FORMATS[4]!, PLAIN, 2],
+    ["scales that rows share are ours", NEW, ROW, FLOAT8_FORMATS[2]!, PLAIN, 2],
     ["scales before a bias are ours", NEW, ROW, BY_ROW, ENDINGS[1]!, 2],
   ];
   for (const [name, settings, mode, weight, ending, expected, isAskew = false] of scalings) {

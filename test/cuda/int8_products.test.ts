@@ -3,19 +3,24 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
-import type { ActivationMode, QuantizedActivations } from "../../src/ops/activation_mode.ts";
+import type { QuantizedActivations } from "../../src/ops/activation_mode.ts";
 import { linear } from "../../src/ops/builders.ts";
 import type { QuantizedTensor } from "../../src/quantization/quantized_tensor.ts";
 import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { int8 } from "../backends/conformance/activation_cases.ts";
 import { type ConformanceCase, floats, judge, runCase } from "../backends/conformance/cases.ts";
-import { coded, integer, quantized, type TestFormat } from "../backends/conformance/formats.ts";
-import { buildLinearCase, ENDINGS, formatOf } from "../backends/conformance/weight_cases.ts";
+import { integer } from "../backends/conformance/formats.ts";
+import { buildLinearCase, ENDINGS } from "../backends/conformance/weight_cases.ts";
 import { TestWeights } from "../backends/conformance/weights.ts";
+import {
+  INT8_FORMATS,
+  INT8_SIZES,
+  int8Cases,
+  int8Modes,
+  llmInt8Cases,
+  OTHER_FORMATS,
+} from "./int8_cases.ts";
 import { failsWith, openStandIn, type StandIn } from "./stand_in.ts";
-
-const FLOAT = { kind: "float", dtype: "float32" } as const;
-const ZERO = { kind: "integer", zeroPoint: 0 } as const;
 
 const standIn = openStandIn("int8_products");
 if (typeof standIn === "string") {
@@ -23,88 +28,6 @@ if (typeof standIn === "string") {
   test("cuda on the stand-in: products of int8", { skip: standIn }, () => {});
 } else {
   registerAll(standIn);
-}
-
-/** What a device does differently: scales of rows or all, zeros, fewer levels, LLM.int8(). */
-function modes(): readonly ActivationMode[] {
-  const asymmetric = { levels: 255, least: 2 ** -23, mapping: "asymmetric" } as const;
-  const reciprocal = { rounding: "reciprocal" } as const;
-  return [
-    int8({ levels: 127.5, least: 2 ** -23, ...reciprocal }),
-    int8({ ...asymmetric, ...reciprocal }),
-    { ...int8({ levels: 127, rounding: "ratio" }), granularity: "tensor" },
-    { ...int8({ ...asymmetric, ...reciprocal }), granularity: "tensor" },
-    { ...int8({}), scale: { kind: "static", scale: 0.03, inverse: 1 / 0.03, zero: 0 } },
-    { ...int8({}), scale: { kind: "static", scale: 0.02, inverse: 50, zero: -31 } },
-  ];
-}
-
-/** Rows with one scale, or sharing one, whose codes 8 bits hold. */
-const FORMATS: readonly TestFormat[] = [
-  formatOf("8-bit integer, row f32 x 1/127"),
-  formatOf("4-bit integer, row bf16"),
-  quantized("7-bit integer from 0, two rows", (_, __, columns) => ({
-    bits: 7,
-    value: ZERO,
-    groupSize: 2 * columns,
-    scale: FLOAT,
-  })),
-  quantized("3-bit integer, tensor coded", (_, rows, columns) => ({
-    ...integer(3),
-    groupSize: rows * columns,
-    scale: coded(integer(6).value, 6, 16, "float16"),
-  })),
-];
-
-/** Weights whose sums are no int32 sums of int8. */
-const OTHERS: readonly TestFormat[] = [
-  formatOf("8-bit integer without a zero point, 64 f32"),
-  formatOf("4-bit integer, 32 f16"),
-  quantized("8-bit integer from 0, row", (_, __, columns) => ({
-    bits: 8,
-    value: ZERO,
-    groupSize: columns,
-    scale: FLOAT,
-  })),
-  quantized("4-bit integer, row, offset", (_, __, columns) => ({
-    ...integer(4),
-    groupSize: columns,
-    scale: FLOAT,
-    offset: FLOAT,
-  })),
-];
-
-/** Sums in the output and beside it, rows of any length. */
-const SIZES = [
-  { m: 66, n: 48, k: 96 },
-  { m: 67, n: 130, k: 200 },
-  { m: 65, n: 33, k: 515 },
-  { m: 130, n: 16, k: 64 },
-  { m: 257, n: 1, k: 31 },
-];
-
-function cases(): ConformanceCase[] {
-  return modes().flatMap((mode, i) =>
-    FORMATS.flatMap((format, f) =>
-      [i + f, i + f + 2].map((s) => {
-        const size = SIZES[s % SIZES.length]!;
-        const ending = ENDINGS[(i + f + s) % ENDINGS.length]!;
-        const options = { mode, budget: "linear/quantized activations" } as const;
-        return buildLinearCase(format, ending, size, 61000 + 100 * i + 10 * f + s, options);
-      })
-    )
-  );
-}
-
-function llmCases(): ConformanceCase[] {
-  return SIZES.flatMap((size, s) =>
-    [0, 2.5, 6].map((threshold, t) => {
-      const mode = { kind: "llm_int8", threshold } as const;
-      const ending = ENDINGS[(3 * s + t) % ENDINGS.length]!;
-      const options = { mode, budget: "linear/llm_int8" } as const;
-      return buildLinearCase(FORMATS[0]!, ending, size, 62000 + 10 * s + t, options);
-    })
-  );
 }
 
 function registerAll(standIn: StandIn): void {
@@ -129,7 +52,10 @@ function registerAll(standIn: StandIn): void {
   }
 
   for (
-    const [name, make] of Object.entries({ "int8 activations": cases, "LLM.int8()": llmCases })
+    const [name, make] of Object.entries({
+      "int8 activations": int8Cases,
+      "LLM.int8()": llmInt8Cases,
+    })
   ) {
     test(`${name}: cuBLASLt's sums of integers and our own give the same bytes`, async () => {
       const asked = make();
@@ -143,7 +69,7 @@ function registerAll(standIn: StandIn): void {
   }
 
   test("where cuBLASLt refuses integers, or has never heard of them, our own kernel sums", async () => {
-    const asked = [...cases().slice(0, 8), ...llmCases().slice(0, 3)];
+    const asked = [...int8Cases().slice(0, 8), ...llmInt8Cases().slice(0, 3)];
     const { outputs } = await run(asked, library);
     for (const refuseProducts of [3, 4]) {
       standIn.set({ refuseProducts });
@@ -155,9 +81,9 @@ function registerAll(standIn: StandIn): void {
   });
 
   test("weights whose codes are no int8 of one scale a row stay floats", async () => {
-    const options = { mode: modes()[0]!, budget: "linear/quantized activations" } as const;
-    const asked = OTHERS.map((format, f) =>
-      buildLinearCase(format, ENDINGS[f]!, SIZES[1]!, 63000 + f, options)
+    const options = { mode: int8Modes()[0]!, budget: "linear/quantized activations" } as const;
+    const asked = OTHER_FORMATS.map((format, f) =>
+      buildLinearCase(format, ENDINGS[f]!, INT8_SIZES[1]!, 63000 + f, options)
     );
     assert.equal((await run(asked, library)).products, 0);
   });
@@ -172,7 +98,7 @@ function registerAll(standIn: StandIn): void {
         mode: { kind: "llm_int8", threshold: 6 },
         budget: "linear/llm_int8",
       } as const;
-      const built = buildLinearCase(FORMATS[0]!, ENDINGS[1]!, { m: 1, n, k }, 64000, options);
+      const built = buildLinearCase(INT8_FORMATS[0]!, ENDINGS[1]!, { m: 1, n, k }, 64000, options);
       return {
         ...built,
         inputs: { x: floats(values.subarray(0, rows * k), [rows, k]) },
@@ -187,7 +113,7 @@ function registerAll(standIn: StandIn): void {
 
   test("a NaN or an infinity makes its row NaN, and no other", async () => {
     const [m, n, k] = [70, 32, 48];
-    for (const mode of [modes()[0], modes()[1], modes()[5]] as QuantizedActivations[]) {
+    for (const mode of [int8Modes()[0], int8Modes()[1], int8Modes()[5]] as QuantizedActivations[]) {
       for (const broken of [NaN, Infinity, -Infinity]) {
         const x = Float32Array.from({ length: m * k }, (_, i) => Math.cos(i));
         const clean = await run([brokenCase(x, mode)], library, false);
@@ -208,7 +134,7 @@ function registerAll(standIn: StandIn): void {
     }
     function brokenCase(x: Float32Array, mode: QuantizedActivations): ConformanceCase {
       const options = { mode, budget: "linear/quantized activations" } as const;
-      const built = buildLinearCase(FORMATS[1]!, ENDINGS[0]!, { m: 1, n, k }, 65000, options);
+      const built = buildLinearCase(INT8_FORMATS[1]!, ENDINGS[0]!, { m: 1, n, k }, 65000, options);
       return { ...built, inputs: { x: floats(x, [m, k]) }, build: plainLayer(n, k) };
     }
   });
@@ -242,7 +168,7 @@ function registerAll(standIn: StandIn): void {
     const backend = await createCudaBackend(libraries);
     standIn.set({ failProduct: 1 });
     await failsWith(
-      runCase(backend, cases()[0]!),
+      runCase(backend, int8Cases()[0]!),
       "backend_failed",
       /Cannot multiply matrices \[66, 96\] and \[48, 96\].*CUBLAS_STATUS_EXECUTION_FAILED \(13\)/,
     );
@@ -262,7 +188,12 @@ function floatsOf(bytes: Uint8Array): Float32Array {
 
 /** An int8 weight with another scale in each row, and activations with a zero. */
 function largeWeight(n: number, k: number): { weights: TestWeights; tensor: QuantizedTensor } {
-  const layout = { ...integer(8), groupSize: k, scale: FLOAT, offset: null };
+  const layout = {
+    ...integer(8),
+    groupSize: k,
+    scale: { kind: "float", dtype: "float32" },
+    offset: null,
+  } as const;
   const codes = Uint8Array.from({ length: n * k }, (_, i) => (i * 31 + (i >> 9)) & 255);
   const values = HostTensor.fromFloat32(Float32Array.from({ length: n }, (_, i) => 1 + i / 64));
   const tensor = {
