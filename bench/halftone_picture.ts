@@ -1,6 +1,7 @@
 /** halftone drawing whole pictures, as a contender; peers/torch_peer.py draws the same. */
 
 import { FluxPipeline } from "../src/pipelines/flux.ts";
+import type { AttentionChoice } from "../src/pipelines/attention_choice.ts";
 import type { PipelineImage } from "../src/pipelines/image.ts";
 import type { ActivationChoice } from "../src/quantization/activation_choice.ts";
 import { parseQuantizeFlags } from "../src/quantization/formats.ts";
@@ -18,14 +19,21 @@ export interface PictureRequest {
   readonly steps: number;
 }
 
+/** How halftone computes it. */
+export interface PictureMode {
+  /** METHOD:FORMAT of the weights, each for a component or all. */
+  readonly quantize?: readonly string[];
+  readonly activations?: ActivationChoice;
+  readonly attention?: AttentionChoice;
+}
+
 const TEXT_TOKENS = 32;
 
 /** A pipeline that draws the picture once a run, each time of another prompt: none is known before. */
 export async function openPicture(
   name: string,
   { model, threads, width, height, steps }: PictureRequest,
-  quantize: readonly string[] = [],
-  activations?: ActivationChoice,
+  { quantize = [], activations, attention }: PictureMode = {},
 ): Promise<Contender> {
   const quantizationConfig = parseQuantizeFlags(quantize);
   const pipeline = await FluxPipeline.fromPretrained(model, {
@@ -33,12 +41,13 @@ export async function openPicture(
     threads,
     quantizationConfig,
     activations,
+    attention,
   });
   let image: PipelineImage;
   return {
     name,
     version: `${runtimeName()} ${runtimeVersion()}`,
-    settings: { threads, quantize, activations },
+    settings: { threads, quantize, activations, attention },
     run: (round) =>
       timed(async () => {
         const { images } = await pipeline.generate({

@@ -1,8 +1,8 @@
 /**
  * The benchmarks, side by side with their peers.
  *
- *     deno task bench [SECTION ...] [--rounds 5] [--runtimes deno,bun] [--python PYTHON] [--models FOLDER]
- *         [--results FOLDER] [--tiny]
+ *     deno task bench [SECTION ...] [--rounds 5] [--runtimes deno,bun] [--python PYTHON] [--native SD_CLI]
+ *         [--models FOLDER] [--results FOLDER] [--tiny]
  *     deno task bench formats ...       the command line's own: halftone bench formats
  *
  * Without sections, all of them run; `--list` names them. Each runs in a process of its own under each
@@ -11,8 +11,8 @@
  *
  * `--tiny` shows that the large sections run, at sizes that mean nothing: it needs folders of its own.
  *
- * Peers from npm are installed into bench/peers by its own lock file; PyTorch and Diffusers are those of --python.
- * What is missing is reported.
+ * Peers from npm are installed into bench/peers by its own lock file; PyTorch and Diffusers are those of --python,
+ * --native is stable-diffusion.cpp's program. What is missing is reported.
  */
 
 import { execFileSync, spawnSync } from "node:child_process";
@@ -50,6 +50,7 @@ function runSuite(): void {
       rounds: { type: "string", default: "5" },
       runtimes: { type: "string", default: "deno,bun" },
       python: { type: "string", default: "python3" },
+      native: { type: "string", default: "sd-cli" },
       models: { type: "string", default: join(tmpdir(), "halftone-bench-models") },
       results: { type: "string", default: RESULTS },
       tiny: { type: "boolean", default: false },
@@ -57,9 +58,9 @@ function runSuite(): void {
     },
   });
   if (values.list) return list();
-  const { rounds, python, models, tiny } = values;
+  const { rounds, python, native, models, tiny } = values;
   if (tiny && values.results === RESULTS) throw new Error("--tiny needs a folder for --results");
-  const options = JSON.stringify({ rounds: Number(rounds), python, models, tiny });
+  const options = JSON.stringify({ rounds: Number(rounds), python, native, models, tiny });
   installPeers();
   mkdirSync(values.results, { recursive: true });
   const runtimes = values.runtimes.split(",").filter(isThere);

@@ -4,6 +4,7 @@ import { createWasmBackend, type WasmBackendOptions } from "../src/backends/wasm
 import type { Backend, Program } from "../src/backends/backend.ts";
 import type { FluxTransformer2DModel } from "../src/models/flux_transformer.ts";
 import { TIMESTEP_CHANNELS, timestepEmbedding } from "../src/models/timestep_embedding.ts";
+import type { OpAttributes } from "../src/ops/op_table.ts";
 import type { Component } from "../src/pipelines/component.ts";
 import { plannedMemory } from "../src/pipelines/memory_plan.ts";
 import { Stage } from "../src/pipelines/stage.ts";
@@ -15,10 +16,16 @@ import { TorchGenerator } from "../src/tensor/random.ts";
 const TEXT_TOKENS = 512;
 const PIXELS_PER_TOKEN = 16;
 
+/** What is computed, beside the picture's size. */
+export interface StepOptions {
+  readonly textTokens?: number;
+  readonly qkDtype?: OpAttributes["attention"]["qkDtype"];
+}
+
 /** A picture's size as the transformer sees it. */
-export function sizesOf(pixels: number) {
+export function sizesOf(pixels: number, textTokens = TEXT_TOKENS) {
   const side = pixels / PIXELS_PER_TOKEN;
-  return { height: side, width: side, textTokens: TEXT_TOKENS };
+  return { height: side, width: side, textTokens };
 }
 
 /** The two plans of a step, on a backend. */
@@ -34,10 +41,11 @@ export class OneStep {
     backend: Backend,
     component: Component<FluxTransformer2DModel>,
     pixels: number,
+    { textTokens, qkDtype }: StepOptions = {},
   ) {
     this.backend = backend;
     this.#component = component;
-    this.#sizes = sizesOf(pixels);
+    this.#sizes = sizesOf(pixels, textTokens);
     const parts = { component, keepsWeights: false, backend, clock: new StageClock() };
     const { model } = component;
     this.#modulation = new Stage({
@@ -48,16 +56,17 @@ export class OneStep {
     this.#denoise = new Stage({
       ...parts,
       name: "transformer.denoise",
-      capture: (graph, sizes) => model.captureDenoise(graph, sizes),
+      capture: (graph, sizes) => model.captureDenoise(graph, sizes, { qkDtype }),
     });
   }
 
   static async open(
     component: Component<FluxTransformer2DModel>,
     pixels: number,
-    options: WasmBackendOptions,
+    { textTokens, qkDtype, ...options }: WasmBackendOptions & StepOptions,
   ): Promise<OneStep> {
-    return new OneStep(await createWasmBackend(options), component, pixels);
+    const backend = await createWasmBackend(options);
+    return new OneStep(backend, component, pixels, { textTokens, qkDtype });
   }
 
   get plans(): { modulation: Plan; denoise: Plan } {

@@ -14,18 +14,17 @@ import {
 import { median } from "../machine.ts";
 import { OneStep } from "../one_step.ts";
 import { type Operations, operationsOf, totalOperations } from "../operations.ts";
+import { openRandomStep } from "../random_step.ts";
 import { fluxConfig, randomTransformer } from "../random_transformer.ts";
-import { compare, type Contender, timed } from "../suite/measure.ts";
+import { compare, type Contender } from "../suite/measure.ts";
 import type { Figure, Section } from "../suite/section.ts";
 import { type ActivationMode, LLM_INT8_ROWS } from "../../src/ops/activation_mode.ts";
-import { runtimeName, runtimeVersion } from "../../src/runtime/system.ts";
 import { int8Activations } from "../weight_cases.ts";
 
 /** FLUX.1's heads, and 256 image tokens beside 512 of text. */
 const FULL = { heads: 24, pixels: 256, kernelRounds: 100 };
 const TINY = { heads: 2, pixels: 32, kernelRounds: 3 };
 const THREADS = 1;
-const RESIDENT_BYTES = 2.5 * 2 ** 30;
 
 /** How weights and activations are stored, and the microkernel that linear layers then run on. */
 interface Form {
@@ -151,33 +150,10 @@ function shareOf(
   return Number.isFinite(ideal) ? [100 * ideal / seconds] : [];
 }
 
-/** A contender keeps its program open between turns. */
-async function openPair(
+function openPair(
   { name, quantize, activations }: Form,
   { heads, pixels }: typeof FULL,
 ): Promise<Contender> {
-  const component = await randomTransformer(fluxConfig(1, 1, heads), quantize, activations);
-  const options = { threads: THREADS, residentWeightBytes: RESIDENT_BYTES };
-  const step = await OneStep.open(component, pixels, options);
-  const modulation = await step.modulation();
-  await step.load();
-  const finished = Promise.withResolvers<void>();
-  const ready = Promise.withResolvers<() => Promise<void>>();
-  const stepping = step.step(modulation, (program) => {
-    ready.resolve(() => program.run());
-    return finished.promise;
-  });
-  stepping.catch(ready.reject);
-  const run = await ready.promise;
-  return {
-    name,
-    version: `${runtimeName()} ${runtimeVersion()}`,
-    settings: { threads: THREADS, quantize, activations },
-    run: () => timed(run),
-    close: async () => {
-      finished.resolve();
-      await stepping;
-      await step.close();
-    },
-  };
+  const config = fluxConfig(1, 1, heads);
+  return openRandomStep(name, { config, pixels, threads: THREADS, quantize, activations });
 }

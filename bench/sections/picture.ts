@@ -4,19 +4,25 @@ import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { openPicture, type PictureRequest } from "../halftone_picture.ts";
+import { openPicture, type PictureMode, type PictureRequest } from "../halftone_picture.ts";
 import { openTorch } from "../peers/torch.ts";
 import { compare, type Comparison, type OpenContender } from "../suite/measure.ts";
 import type { Section, SectionOptions } from "../suite/section.ts";
 
-/** Modes that round activations to int8, by their weights' format. */
-const INT8_MODES = { "halftone Q8_0, int8": "gguf:Q8_0", "halftone Q4_0, int8": "gguf:Q4_0" };
-const BEST_INT8_MODE = "halftone Q4_0, int8";
+/** Modes that round activations to int8. */
+const Q4_0: PictureMode = { quantize: ["gguf:Q4_0"], activations: "int8" };
+const DEMO_MODES: Readonly<Record<string, PictureMode>> = {
+  "halftone float32": {},
+  "halftone Q8_0, int8": { quantize: ["gguf:Q8_0"], activations: "int8" },
+  "halftone Q4_0, int8": Q4_0,
+};
+const MID_MODES: Readonly<Record<string, PictureMode>> = {
+  "halftone Q4_0, int8": Q4_0,
+  "halftone Q4_0, int8, attention int8": { ...Q4_0, attention: "int8" },
+};
 const THREADS = 2;
 /** Where the processor has no bfloat16 arithmetic, PyTorch takes many times as long: then it gets no turn. */
 const BFLOAT16_SECONDS = 90;
-
-type Mode = keyof typeof INT8_MODES;
 
 /** The demo model. */
 export const pictureDemo: Section = {
@@ -25,9 +31,9 @@ export const pictureDemo: Section = {
   run: async (options) => {
     const model = fileURLToPath(new URL("../../models/demo", import.meta.url));
     const request = { model, threads: THREADS, width: 128, height: 128, steps: 20 };
-    const float = "halftone float32";
-    const ours = [{ name: float, open: () => openPicture(float, request) }, ...int8Modes(request)];
-    return { comparisons: [await compared("demo picture", request, ours, options)] };
+    return {
+      comparisons: [await compared("demo picture", request, opened(DEMO_MODES, request), options)],
+    };
   },
 };
 
@@ -39,7 +45,7 @@ export const pictureMid: Section = {
     const { tiny = false } = options;
     const size = { width: tiny ? 32 : 512, height: tiny ? 32 : 512 };
     const request = { model: midModel(options), threads: THREADS, ...size, steps: tiny ? 1 : 4 };
-    const ours = (request: PictureRequest) => int8Modes(request, [BEST_INT8_MODE]);
+    const ours = (request: PictureRequest) => opened(MID_MODES, request);
     const oneStep = { ...request, steps: 1 };
     return {
       comparisons: [
@@ -53,13 +59,13 @@ export const pictureMid: Section = {
   },
 };
 
-function int8Modes(
+function opened(
+  modes: Readonly<Record<string, PictureMode>>,
   request: PictureRequest,
-  names = Object.keys(INT8_MODES) as Mode[],
 ): OpenContender[] {
-  return names.map((name) => ({
+  return Object.entries(modes).map(([name, mode]) => ({
     name,
-    open: () => openPicture(name, request, [INT8_MODES[name]], "int8"),
+    open: () => openPicture(name, request, mode),
   }));
 }
 

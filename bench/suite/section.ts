@@ -24,6 +24,8 @@ export interface SectionOptions {
   readonly rounds: number;
   /** A Python with torch and diffusers. */
   readonly python: string;
+  /** stable-diffusion.cpp's program. */
+  readonly native: string;
   /** A folder for models that are made once and used again. */
   readonly models: string;
   /** Sizes at which a section shows only that it runs. */

@@ -2,6 +2,7 @@
 
 import { attention } from "../sections/attention.ts";
 import { blockPair } from "../sections/block_pair.ts";
+import { denoise } from "../sections/denoise.ts";
 import { dispatch } from "../sections/dispatch.ts";
 import { fluxSchnell } from "../sections/flux_schnell.ts";
 import { linearFloat32 } from "../sections/linear_float32.ts";
@@ -27,6 +28,7 @@ export const SECTIONS: Readonly<Record<string, Section>> = {
   "picture-demo": pictureDemo,
   "picture-mid": pictureMid,
   "block-pair": blockPair,
+  denoise,
   loading,
   "quantize-memory": quantizeMemory,
   modules,
