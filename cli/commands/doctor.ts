@@ -1,6 +1,7 @@
 /** `halftone doctor`: what this machine and runtime have, and which formats of FLUX.1 fit. */
 
 import { Command } from "commander";
+import type { NativeLibrary } from "../../src/backends/backend.ts";
 import { chooseBackend } from "../../src/backends/select.ts";
 import { hasRelaxedSimd } from "../../src/backends/wasm/kernel_module.ts";
 import { formatTable } from "../../src/quantization/format_table.ts";
@@ -37,6 +38,7 @@ interface Findings {
   readonly relaxedSimd: boolean;
   readonly backend: string;
   readonly reason: string;
+  readonly libraries: readonly NativeLibrary[];
   readonly flux: readonly Fit[];
 }
 
@@ -61,6 +63,7 @@ async function doctor(options: { json?: true }): Promise<void> {
 async function examine(): Promise<Findings> {
   const { backend, reason } = await chooseBackend({ backend: "auto" });
   const memory = memoryBytes();
+  const { libraries = [] } = backend;
   await backend.close();
   return {
     runtime: `${runtimeName()} ${runtimeVersion()}`,
@@ -72,6 +75,7 @@ async function examine(): Promise<Findings> {
     relaxedSimd: hasRelaxedSimd(),
     backend: backend.name,
     reason,
+    libraries,
     flux: bitsOfFormats().map(([name, bits]) => fitOf(name, bits, memory)),
   };
 }
@@ -98,6 +102,7 @@ function textOf(found: Findings): string {
     ["shared workers", yesNo(found.sharedWorkers)],
     ["relaxed SIMD", yesNo(found.relaxedSimd)],
     ["backend", found.reason],
+    ...found.libraries.map(({ name, file }) => [name, file]),
   ];
   const fits = found.flux.map(({ format, bytes, fits }) => [
     `  ${format}`,

@@ -86,6 +86,9 @@ int finalize(Descriptor* descriptor) {
     if (refers && !referred(descriptor, rule.attribute, rule.refers)) return CUDNN_NOT_FINALIZED;
   }
   int status = CUDNN_SUCCESS;
+  for (int axis = 0; descriptor->type == TENSOR && axis < 4; axis++) {
+    if (descriptor->value<int64_t>(902, axis) < 1) status = CUDNN_BAD_PARAM;
+  }
   if (descriptor->type == OPERATION_SDPA) {
     status = settings[CUDNN_VERSION] < 91300 ? CUDNN_NOT_SUPPORTED : check_attention(descriptor);
   }
@@ -101,6 +104,9 @@ int finalize(Descriptor* descriptor) {
     Descriptor* config = referred(descriptor, 401, ENGINECFG);
     descriptor->engine = config->engine;
     descriptor->graph = config->graph;
+    // Attention is compiled where it runs.
+    bool compiles = of_type(of_type(config->graph, OPERATIONGRAPH)->value<uint64_t>(801), OPERATION_SDPA);
+    if (compiles && settings[FAIL_COMPILER]) status = CUDNN_COMPILATION_FAILED;
   }
   if (descriptor->type == VARIANT_PACK && descriptor->length(1000) != descriptor->length(1001)) {
     status = CUDNN_BAD_PARAM;
@@ -224,6 +230,7 @@ const char* name_of(int status) {
     case CUDNN_ATTRIBUTE_TYPE: return "CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE";
     case CUDNN_NOT_SUPPORTED: return "CUDNN_STATUS_NOT_SUPPORTED";
     case CUDNN_INTERNAL_ERROR: return "CUDNN_STATUS_INTERNAL_ERROR";
+    case CUDNN_COMPILATION_FAILED: return "CUDNN_STATUS_INTERNAL_ERROR_COMPILATION_FAILED";
     case CUDNN_EXECUTION_FAILED: return "CUDNN_STATUS_EXECUTION_FAILED";
     default: return "CUDNN_STATUS_UNKNOWN";
   }

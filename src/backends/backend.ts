@@ -72,9 +72,19 @@ export interface Program {
   release(): void;
 }
 
+/** A native library in use. */
+export interface NativeLibrary {
+  /** Such as "cuDNN 9.20.0". */
+  readonly name: string;
+  /** Its path, or its name where the loader found it. */
+  readonly file: string;
+}
+
 /** A backend. */
 export interface Backend {
   readonly name: string;
+  /** Native libraries that it uses beside a driver. */
+  readonly libraries?: readonly NativeLibrary[];
   readonly limits: BackendLimits;
   /** Whether an optional (fused) op runs here; a plan for this backend decomposes the others. */
   supports(op: OpName): boolean;

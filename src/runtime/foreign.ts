@@ -73,6 +73,27 @@ export function openLibrary<Name extends string>(
   }
 }
 
+/** glibc's flag for finding all symbols at once. */
+const RTLD_NOW = 2;
+
+/**
+ * Loads a library that another one will ask for by its bare name, which the loader would not find. False where
+ * it cannot be loaded. It stays until the process ends.
+ */
+export function preloadLibrary(path: string): boolean {
+  try {
+    if (deno) return deno.dlopen(path, {}) !== undefined;
+    // Bun opens no library without asking for a function of it.
+    const { dlopen } = openLibrary("libc.so.6", {
+      dlopen: { parameters: ["u64", "i32"], result: "u64" },
+    });
+    const name = new TextEncoder().encode(`${path}\0`);
+    return dlopen(addressOf(name), RTLD_NOW) !== 0;
+  } catch {
+    return false;
+  }
+}
+
 function load(path: string, signatures: Readonly<Record<string, ForeignSignature>>) {
   const entries = Object.entries(signatures);
   if (deno) return deno.dlopen(path, { ...signatures });

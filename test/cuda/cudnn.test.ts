@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createCudaBackend, type CudaBackendOptions } from "../../src/backends/cuda/mod.ts";
 import type { Backend } from "../../src/backends/backend.ts";
+import { Cudnn } from "../../src/backends/cuda/cudnn.ts";
+import type { DnnProblem } from "../../src/backends/cuda/dnn_problem.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { attention, conv2d } from "../../src/ops/builders.ts";
 import { Graph } from "../../src/ops/graph.ts";
@@ -14,14 +16,6 @@ import { Random } from "../backends/conformance/random.ts";
 import { denseWeight, TestWeights } from "../backends/conformance/weights.ts";
 import { ERROR_BUDGETS } from "../backends/error_budgets.ts";
 import { openStandIn, type StandIn } from "./stand_in.ts";
-
-const standIn = openStandIn("cudnn");
-if (typeof standIn === "string") {
-  console.log(`cuda: failures of cuDNN are skipped: ${standIn}`);
-  test("cuda on the stand-in: failures of cuDNN", { skip: standIn }, () => {});
-} else {
-  registerAll(standIn);
-}
 
 type Settings = Parameters<StandIn["set"]>[0];
 
@@ -78,7 +72,7 @@ function registerAll(standIn: StandIn): void {
 
   const without: readonly [name: string, Settings, Partial<CudaBackendOptions>, RegExp][] = [
     ["is missing", {}, { cudnnLibrary: "libhalftone_missing.so.9" }, /libhalftone_missing\.so\.9/],
-    ["is too old", { cudnnVersion: 8907 }, {}, /too old.*"0\.89\.7".*9\.0\.0 or newer/],
+    ["is too old", { cudnnVersion: 8907 }, {}, /too old.*"8\.9\.7".*9\.0\.0 or newer/],
     [
       "does not start",
       { failCudnnStart: 1001 },
@@ -116,41 +110,107 @@ function registerAll(standIn: StandIn): void {
     standIn.assertNothingHeld();
   });
 
+  test("where cuDNN's attention does not compile, a warning says so", async () => {
+    const { backend, warnings } = await open({ failCompiler: 1 });
+    assert.equal(warnings.length, 1);
+    assert.match(
+      warnings[0]!,
+      /^cuDNN cannot compile .*CUDNN_STATUS_INTERNAL_ERROR_COMPILATION_FAILED.*nvidia-cuda-nvrtc/,
+    );
+    const before = standIn.count("operations");
+    await compute(backend);
+    assert.equal(standIn.count("operations") - before, 2);
+    await backend.close();
+    standIn.reset();
+    standIn.assertNothingHeld();
+  });
+
   test("what cuDNN has no engine for our own kernels compute", async () => {
     const { backend, warnings } = await open({ refuseOperations: 1 });
     assert.deepEqual(warnings, []);
     await assertOwn(backend);
   });
 
-  test("every call may fail: a clear error that names it, and nothing stays", async () => {
+  /** Sets the k-th call from now to fail, for every k until none does; the functions that failed. */
+  async function failEach(run: () => unknown, doing: RegExp): Promise<Set<unknown>> {
     const named = new Set<unknown>();
     for (let k = 1;; k++) {
-      const { backend } = await open({});
       standIn.set({ failCudnn: k });
-      const error = await compute(backend).then(() => null, (reason: unknown) => reason);
+      const error = await Promise.resolve().then(run).then(() => null, (reason: unknown) => reason);
       standIn.reset();
-      // The backend goes on, as after any other error.
-      if (error !== null) await compute(backend);
-      await backend.close();
-      standIn.assertNothingHeld();
-      if (error === null) break;
+      if (error === null) return named;
       assert.ok(error instanceof HalftoneError, String(error));
       assert.equal(error.code, "backend_failed");
-      assert.match(
-        error.message,
-        /Cannot (prepare|run) (attention of 2 heads of 16|a convolution of \[8, 8, 4\] by 3x3).*CUDNN_STATUS_/,
-      );
+      assert.match(error.message, doing);
+      assert.match(error.message, /CUDNN_STATUS_/);
       named.add(error.detail.field);
     }
+  }
+
+  const problems = {
+    "attention of 2 heads of 16": ATTENTION,
+    "a convolution of \\[8, 8, 4\\]": CONVOLUTION,
+  };
+  for (const [what, problem] of Object.entries(problems)) {
+    test(`every call that prepares ${problem.kind} may fail: an error that names it, nothing stays`, async () => {
+      const run = () => {
+        const cudnn = Cudnn.open([standIn.library]);
+        assert.ok(typeof cudnn !== "string");
+        try {
+          assert.ok(cudnn.prepare(problem));
+        } finally {
+          cudnn.close();
+          assert.equal(standIn.count("objects"), 0);
+        }
+      };
+      const named = await failEach(run, new RegExp(`Cannot prepare ${what}`));
+      assert.deepEqual([...named].sort(), [
+        "cudnnBackendCreateDescriptor",
+        "cudnnBackendFinalize",
+        "cudnnBackendGetAttribute",
+        "cudnnBackendSetAttribute",
+      ]);
+    });
+  }
+
+  test("every call that runs may fail: an error that names it, and the backend goes on", async () => {
+    const { backend } = await open({});
+    const first = await compute(backend);
+    const named = await failEach(() => compute(backend), /Cannot run (attention|a convolution)/);
     assert.deepEqual([...named].sort(), [
       "cudnnBackendCreateDescriptor",
       "cudnnBackendExecute",
       "cudnnBackendFinalize",
-      "cudnnBackendGetAttribute",
       "cudnnBackendSetAttribute",
     ]);
+    assert.deepEqual(await compute(backend), first);
+    await backend.close();
+    standIn.assertNothingHeld();
   });
 }
+
+const ATTENTION: DnnProblem = {
+  kind: "attention",
+  type: "bfloat16",
+  heads: 2,
+  size: 16,
+  queries: 10,
+  keys: 12,
+  scale: 0.25,
+  workspaceBytes: 2 ** 16,
+};
+const CONVOLUTION: DnnProblem = {
+  kind: "convolution",
+  type: "bfloat16",
+  tensorFloat32: false,
+  x: { height: 8, width: 8, channels: 4, rowStride: 32, pixelStride: 4 },
+  y: { height: 8, width: 8, channels: 6, rowStride: 48, pixelStride: 6 },
+  kernel: 3,
+  stride: 1,
+  padding: [1, 1, 1, 1],
+  alignments: { x: 256, weight: 256, y: 256 },
+  workspaceBytes: 2 ** 16,
+};
 
 /** Attention of 10 queries over 12 keys, and a convolution of 8x8 pixels. */
 async function compute(backend: Backend): Promise<{ mixed: Float32Array; picture: Float32Array }> {
@@ -187,4 +247,12 @@ function assertNear(found: Float32Array, expected: Float32Array): void {
   const budget = ERROR_BUDGETS["attention/bfloat16"];
   assert.ok(nmse <= 2 * budget.nmse && maxAbs <= 2 * budget.maxAbs, `NMSE ${nmse}, ${maxAbs}`);
   assert.ok(nmse > 0);
+}
+
+const standIn = openStandIn("cudnn");
+if (typeof standIn === "string") {
+  console.log(`cuda: failures of cuDNN are skipped: ${standIn}`);
+  test("cuda on the stand-in: failures of cuDNN", { skip: standIn }, () => {});
+} else {
+  registerAll(standIn);
 }

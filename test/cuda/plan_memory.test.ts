@@ -45,23 +45,41 @@ function registerAll(standIn: StandIn): void {
     });
   }
 
+  test("halftone doctor says which libraries are used, and where they lie", async () => {
+    await withLibraries(library, async (environment) => {
+      const { code, stdout, stderr } = await runHalftone(["doctor"], undefined, environment);
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /backend +cuda: stand-in/);
+      assert.match(stdout, /^cuBLASLt 13\.1\.1 +libcublasLt\.so\.12$/m);
+      assert.match(stdout, /^cuDNN 9\.20\.0 +libcudnn\.so\.9$/m);
+    });
+  });
+
   test("halftone plan --backend cuda says what the device will hold", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "halftone-driver-"));
-    try {
-      for (const name of ["libcuda.so.1", "libcublasLt.so.12", "libcudnn.so.9"]) {
-        symlinkSync(library, join(folder, name));
-      }
+    await withLibraries(library, async (environment) => {
       const words = ["plan", "--backend", "cuda", "--width", "32", "--height", "32"];
-      const { code, stdout, stderr } = await runHalftone(words, undefined, {
-        LD_LIBRARY_PATH: folder,
-      });
+      const { code, stdout, stderr } = await runHalftone(words, undefined, environment);
       assert.equal(code, 0, stderr);
       assert.match(stdout, /backend cuda/);
       assert.match(stdout, /peak [\d.]+ MiB, of the device's [\d.]+ MiB$/m);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+    });
   });
+}
+
+/** The stand-in under the names that the loader looks for. */
+async function withLibraries(
+  library: string,
+  use: (environment: { LD_LIBRARY_PATH: string }) => Promise<void>,
+): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "halftone-driver-"));
+  try {
+    for (const name of ["libcuda.so.1", "libcublasLt.so.12", "libcudnn.so.9"]) {
+      symlinkSync(library, join(folder, name));
+    }
+    await use({ LD_LIBRARY_PATH: folder });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 function assertNear(found: number, expected: number): void {

@@ -43,6 +43,7 @@ const SETTINGS = {
   productMicroseconds: 18,
   fastestAlgorithm: 19,
   failEvent: 20,
+  failCompiler: 21,
 } as const;
 const COUNTS = {
   allocations: 0,
@@ -81,6 +82,7 @@ const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   productMicroseconds: 0,
   fastestAlgorithm: 0,
   failEvent: 0,
+  failCompiler: 0,
 };
 
 /** A built stand-in. */

@@ -20,6 +20,9 @@ export interface ConvolutionInput {
 export interface BandInput {
   /** Rows after upsampling. */
   readonly height: number;
+  /** Pixels of a row after upsampling. */
+  readonly width: number;
+  readonly channels: number;
   /** Bytes of scratch that one of those rows takes. */
   readonly rowBytes: number;
   /** Takes scratch for the highest band, which all bands use in turn. */
@@ -41,6 +44,8 @@ export function bandInput(x: AddressedView, upsample: number, type: OperandType)
 
 class StagedInput implements BandInput {
   readonly height: number;
+  readonly width: number;
+  readonly channels: number;
   readonly rowBytes: number;
   readonly #x: AddressedView;
   readonly #upsample: number;
@@ -56,6 +61,8 @@ class StagedInput implements BandInput {
     this.#upsample = upsample;
     this.#type = type;
     this.height = height * upsample;
+    this.width = width * upsample;
+    this.channels = channels;
     this.#narrowBytes = width * channels * OPERAND_BYTES[type];
     this.rowBytes = (this.#isNarrowed ? this.#narrowBytes / upsample : 0) +
       (this.#isUpsampled ? this.#narrowBytes * upsample : 0);

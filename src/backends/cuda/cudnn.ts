@@ -35,6 +35,8 @@ interface CudnnOperation extends PreparedDnn {
 export class Cudnn implements DnnLibrary {
   readonly calls: CudnnCalls;
   readonly hasAttention: boolean;
+  /** Why code of the library did not compile here, if it did not. */
+  compilerFault: HalftoneError | null = null;
   readonly #handle: number;
   readonly #prepared = new Map<string, CudnnOperation | null>();
   #stream = 0;
@@ -81,7 +83,9 @@ export class Cudnn implements DnnLibrary {
     try {
       const operation = describeOperation(descriptors, problem);
       const target = { kind: "handle", handle: this.#handle } as const;
-      const plan = choosePlan(calls, descriptors, target, operation, problem);
+      const plan = choosePlan(calls, descriptors, target, operation, problem, (fault) => {
+        this.compilerFault = fault;
+      });
       if (plan) return { problem, descriptors, plan, scale, isWarm: false };
     } catch (error) {
       descriptors.free();

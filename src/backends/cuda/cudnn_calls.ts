@@ -14,7 +14,10 @@ export class CudnnCalls extends LibraryCalls<CudnnFunction> {
   /** Throws `backend_unavailable` when the library, or a function of it, is missing. */
   constructor(library: string) {
     super(library, CUDNN_SYMBOLS);
-    this.version = this.functions.cudnnGetVersion();
+    const version = this.functions.cudnnGetVersion();
+    // Before 9, 8.9.7 was 8907.
+    const major = Math.floor(version / 1000);
+    this.version = version < 10000 ? major * 10000 + version % 1000 : version;
   }
 
   /** Such as "9.20.0". */

@@ -1,10 +1,11 @@
 /** Chooses how cuDNN executes an operation: the first of its suggestions that keeps numbers as they are meant. */
 
+import type { HalftoneError } from "../../errors.ts";
 import type { CudnnDescriptors } from "./cudnn_descriptors.ts";
 import {
   CUDNN_ATTRIBUTE,
   CUDNN_DESCRIPTOR,
-  CUDNN_HEURISTIC_MODE_A,
+  CUDNN_HEURISTIC_MODE,
   CUDNN_NOTE,
   CUDNN_NOTES,
   CUDNN_STATUS,
@@ -31,18 +32,25 @@ export function choosePlan(
   target: CudnnTarget,
   operation: number,
   problem: DnnProblem,
+  onFault?: (fault: HalftoneError) => void,
 ): CudnnPlan | null {
   const graph = describeGraph(descriptors, target, operation);
-  for (const config of suggestions(calls, descriptors, target, graph)) {
-    if (!keepsNumbers(descriptors, config, problem)) continue;
-    const plan = makePlan(calls, descriptors, target, config);
-    if (plan === null) continue;
-    const workspace = new BigInt64Array(new ArrayBuffer(8));
-    descriptors.get(plan, CUDNN_ATTRIBUTE.plan.workspaceSize, CUDNN_TYPE.int64, workspace);
-    const workspaceBytes = Number(workspace[0]);
-    if (workspaceBytes <= problem.workspaceBytes) return { plan, workspaceBytes };
+  const making = { calls, descriptors, target, onFault };
+  for (const mode of [CUDNN_HEURISTIC_MODE.a, CUDNN_HEURISTIC_MODE.fallback]) {
+    for (const config of suggestions(making, graph, mode)) {
+      if (!keepsNumbers(descriptors, config, problem)) continue;
+      const plan = makePlan(making, config);
+      const bytes = plan === null ? Infinity : workspaceOf(descriptors, plan);
+      if (bytes <= problem.workspaceBytes) return { plan: plan!, workspaceBytes: bytes };
+    }
   }
   return null;
+}
+
+function workspaceOf(descriptors: CudnnDescriptors, plan: number): number {
+  const bytes = new BigInt64Array(new ArrayBuffer(8));
+  descriptors.get(plan, CUDNN_ATTRIBUTE.plan.workspaceSize, CUDNN_TYPE.int64, bytes);
+  return Number(bytes[0]);
 }
 
 function describeGraph(
@@ -62,10 +70,9 @@ function describeGraph(
 
 /** Engines with their settings, best first. Fewer may come than were counted. */
 function suggestions(
-  calls: CudnnCalls,
-  descriptors: CudnnDescriptors,
-  target: CudnnTarget,
+  { calls, descriptors, target }: PlanMaking,
   graph: number,
+  mode: number,
 ): number[] {
   const attribute = CUDNN_ATTRIBUTE.heuristic;
   const heuristic = descriptors.make(CUDNN_DESCRIPTOR.engineHeuristic);
@@ -74,7 +81,7 @@ function suggestions(
     heuristic,
     attribute.mode,
     CUDNN_TYPE.heuristicMode,
-    CUDNN_HEURISTIC_MODE_A,
+    mode,
   );
   if (target.kind === "described") {
     descriptors.setDescriptors(heuristic, attribute.deviceProperties, target.deviceProperties);
@@ -114,11 +121,17 @@ function keepsNumbers(
   );
 }
 
+/** What makes plans, and who is told of code that does not compile here. */
+interface PlanMaking {
+  readonly calls: CudnnCalls;
+  readonly descriptors: CudnnDescriptors;
+  readonly target: CudnnTarget;
+  readonly onFault: ((fault: HalftoneError) => void) | undefined;
+}
+
 /** Null where the engine turns out not to fit, or its code does not compile here. */
 function makePlan(
-  calls: CudnnCalls,
-  descriptors: CudnnDescriptors,
-  target: CudnnTarget,
+  { calls, descriptors, target, onFault }: PlanMaking,
   config: number,
 ): number | null {
   const attribute = CUDNN_ATTRIBUTE.plan;
@@ -132,6 +145,9 @@ function makePlan(
   const status = calls.try("cudnnBackendFinalize", plan);
   const meaning = calls.meaningOf(status);
   if (meaning === "success") return plan;
-  if (meaning === "not supported" || status === CUDNN_STATUS.compilationFailed) return null;
-  throw calls.errorOf(status, "cudnnBackendFinalize", descriptors.doing);
+  if (meaning === "not supported") return null;
+  const error = calls.errorOf(status, "cudnnBackendFinalize", descriptors.doing);
+  if (status !== CUDNN_STATUS.compilationFailed) throw error;
+  onFault?.(error);
+  return null;
 }

@@ -61,8 +61,8 @@ export const CUDNN_DESCRIPTOR = {
 } as const;
 /** cudnnConvolutionMode_t: what everyone calls a convolution is a cross-correlation. */
 export const CUDNN_CROSS_CORRELATION = 1;
-/** cudnnBackendHeurMode_t: mode A. */
-export const CUDNN_HEURISTIC_MODE_A = 3;
+/** cudnnBackendHeurMode_t: what is fast, and what works in any case. */
+export const CUDNN_HEURISTIC_MODE = { a: 3, fallback: 2 } as const;
 /** cudnnBackendNumericalNote_t: what an engine may do to numbers. Any other note is none that we accept. */
 export const CUDNN_NOTE = { tensorCore: 0, strictNanPropagation: 9 } as const;
 /** How many notes an engine is asked for; 9.20 knows ten. */

@@ -18,6 +18,9 @@ import { tiles } from "./tiles.ts";
 /** Bytes of scratch for a band's input and output: they should stay in the second-level cache. */
 const BAND_BYTES = 32 * 1024 * 1024;
 
+/** What such a workspace may take beside the numbers themselves. */
+const TRANSPOSED_SLACK = 64 * 1024;
+
 /** conv2d: x [height, width, channels], weight [out, kernel, kernel, channels] -> output. */
 export function encodeConv2d(step: CudaStep): void {
   if (step.step.op !== "conv2d") return;
@@ -105,7 +108,8 @@ class Convolution {
     this.#plainWeight = weight.plain?.type === type && weight.plain.stride === weight.columns
       ? weight.plain.address
       : step.scratch(weight.rows * weight.columns * OPERAND_BYTES[type]);
-    this.#workspaceBytes = workspaceBytes(4 * most * columns);
+    const sumsBytes = 4 * most * columns;
+    this.#workspaceBytes = Math.max(workspaceBytes(sumsBytes), this.#transposedBytes(sumsBytes));
     this.#workspace = step.scratch(this.#workspaceBytes);
   }
 
@@ -140,10 +144,30 @@ class Convolution {
 
   #split(height: number, sumBytes: number): Band[] {
     const { kernel, stride, padding } = this.#attributes();
-    const rowBytes = this.#input.rowBytes * stride + sumBytes;
+    const ownBytes = this.#input.rowBytes * stride + sumBytes;
+    const rowBytes = ownBytes + (this.#isExact ? this.#plainRowBytes(stride) : 0);
     const most = rowBytes === 0 ? height : Math.floor(BAND_BYTES / rowBytes);
     const heights = { input: this.#input.height, output: height, kernel, stride, top: padding[0] };
     return convolutionBands(heights, most);
+  }
+
+  /** In float32 without TF32, cuDNN brings channels apart and together again in its workspace. */
+  get #isExact(): boolean {
+    return this.#step.products.precision === "float32";
+  }
+
+  /** Bytes of a row of the output and of the rows of the input under it. */
+  #plainRowBytes(stride: number): number {
+    const { width, channels } = this.#input;
+    return 4 * (stride * width * channels + this.#width * this.#end.output.columns);
+  }
+
+  /** Input, weight and output of the highest band once more, each begun on a round address. */
+  #transposedBytes(sumBytes: number): number {
+    if (!this.#isExact) return 0;
+    const { rows, columns } = this.#weight;
+    const inputs = this.#inputs.map(({ layout }) => layout.height * layout.width * layout.channels);
+    return 4 * (Math.max(...inputs) + rows * columns) + sumBytes + TRANSPOSED_SLACK;
   }
 
   #problem(index: number): ConvolutionProblem {

@@ -1,11 +1,12 @@
 /** NVIDIA's libraries beside the driver: found, started, and gone without where they fail, with a warning. */
 
 import { HalftoneError } from "../../errors.ts";
+import { preloadLibrary } from "../../runtime/foreign.ts";
 import { ATTENTION_VERSION, Cudnn } from "./cudnn.ts";
 import { MEASURED_MULTIPLICATIONS } from "./algorithm_choice.ts";
 import { CublasLt, type ProductDevice } from "./cublas_lt.ts";
 import type { CudaDevice } from "./device.ts";
-import { cublasLtLibraries, cudnnLibraries } from "./library_paths.ts";
+import { compilerParts, cublasLtLibraries, cudnnLibraries } from "./library_paths.ts";
 import { libraryVersionText } from "./library_calls.ts";
 import { type MatmulPrecision, operandType } from "./matmul_precision.ts";
 import { millisecondsOf } from "./stopwatch.ts";
@@ -73,6 +74,7 @@ export async function openLibraries(
       find: cudnnLibraries,
       open: Cudnn.open,
     });
+    if (cudnn) (await compilerParts(cudnn.calls.library)).forEach(preloadLibrary);
     warnOfAttention(cudnn, options);
     return { cublasLt, cudnn };
   } catch (error) {
@@ -114,6 +116,17 @@ function warnOfAttention(cudnn: Cudnn | null, options: LibraryOptions): void {
   onWarning(
     `${cudnn.description} has no attention that is used here, so it runs on a slower kernel; ` +
       `${libraryVersionText(ATTENTION_VERSION)} or newer has`,
+  );
+}
+
+/** What compiles where it runs may not compile here. */
+export function warnOfCompiler(cudnn: Cudnn | null, options: LibraryOptions): void {
+  if (!cudnn?.compilerFault) return;
+  const { onWarning = (message) => console.warn(message) } = options;
+  onWarning(
+    `cuDNN cannot compile its kernels here, so attention runs on a slower one ` +
+      `(${cudnn.compilerFault.message}). The compiler, NVRTC, is in CUDA's toolkit and in the Python ` +
+      "package nvidia-cuda-nvrtc",
   );
 }
 

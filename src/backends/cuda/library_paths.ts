@@ -20,6 +20,21 @@ export function cudnnLibraries(): Promise<string[]> {
   return libraryPaths(["libcudnn.so.9"], ["nvidia/cudnn/lib"]);
 }
 
+/**
+ * Parts of NVIDIA's compiler that cuDNN's kernels need, where cuDNN comes from a wheel: the compiler asks for
+ * them by name, and the loader does not look into wheels.
+ */
+export async function compilerParts(cudnnLibrary: string): Promise<string[]> {
+  const [, wheels] = /^(.*)\/cudnn\/lib\/[^/]*$/.exec(cudnnLibrary) ?? [];
+  if (wheels === undefined) return [];
+  const folders = [`${wheels}/cu13/lib`, `${wheels}/cuda_nvrtc/lib`];
+  const names = await Promise.all(folders.map(namesIn));
+  return folders.flatMap((folder, index) =>
+    names[index]!.filter((name) => /^libnvrtc-builtins\.so\.\d+\.\d+$/.test(name))
+      .map((name) => `${folder}/${name}`)
+  );
+}
+
 /** The names as they are, for the loader, then where they lie; `wheels` are folders below Python's packages. */
 async function libraryPaths(
   names: readonly string[],

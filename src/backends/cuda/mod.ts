@@ -13,6 +13,7 @@ import type {
   BackendLimits,
   LoadOptions,
   MemoryUse,
+  NativeLibrary,
   Program,
   WeightSet,
   WeightSource,
@@ -30,6 +31,7 @@ import {
   libraryOf,
   type LibraryOptions,
   openLibraries,
+  warnOfCompiler,
   warnOfMissing,
 } from "./libraries.ts";
 import { checkMatmulPrecision, type MatmulPrecision } from "./matmul_precision.ts";
@@ -96,7 +98,8 @@ export async function createCudaBackend(options: CudaBackendOptions = {}): Promi
 async function testItself(backend: CudaBackend, options: CudaBackendOptions): Promise<void> {
   for (;;) {
     try {
-      return await selfTest(backend);
+      await selfTest(backend);
+      return warnOfCompiler(backend.products.dnn, options);
     } catch (error) {
       const library = libraryOf(error);
       if (library === null || !backend.dropLibrary(library)) throw error;
@@ -154,6 +157,14 @@ export class CudaBackend implements Backend, ProgramHost {
       dnn?.description ?? "no cuDNN",
     ];
     return `${name} (${parts.join(", ")})`;
+  }
+
+  /** cuBLASLt and cuDNN, where they are used. */
+  get libraries(): readonly NativeLibrary[] {
+    const { library, dnn } = this.products;
+    return [library, dnn].flatMap((used) =>
+      used ? [{ name: used.description, file: used.calls.library }] : []
+    );
   }
 
   /** Most bytes of weights that stay on the device. */
