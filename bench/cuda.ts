@@ -1,7 +1,8 @@
 /**
  * FLUX.1 on an NVIDIA GPU with random weights: a step of the transformer format by format (seconds of planning,
  * of loading, of preparing the graphs and of a step, the host's processor time of a step, bytes on the device
- * against the plan), a step whose weights stream in, the decoder, and PyTorch beside them.
+ * against the plan), a step whose weights stream in, attention and the decoder with and without cuDNN, and
+ * PyTorch beside them.
  *
  *     deno task bench:cuda [--double 19] [--single 38] [--size 1024] [--steps 5]
  *         [--formats bfloat16,bitsandbytes:nf4,...] [--precision bfloat16] [--offload-mib 2048]
@@ -18,7 +19,13 @@
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { measureDecoder, measureLoad, measureStep, measureTorch } from "./cuda_rows.ts";
+import {
+  measureAttention,
+  measureDecoder,
+  measureLoad,
+  measureStep,
+  measureTorch,
+} from "./cuda_rows.ts";
 import { createCudaBackend } from "../src/backends/cuda/mod.ts";
 import type { MatmulPrecision } from "../src/backends/cuda/matmul_precision.ts";
 import { HalftoneError } from "../src/errors.ts";
@@ -89,6 +96,8 @@ async function measureAll(device: string): Promise<void> {
   const residentWeightBytes = Number(values["offload-mib"]) * 2 ** 20;
   const offload = { ...options, residentWeightBytes };
   const width = Number(values["decoder-width"]);
+  const attentionShape = { heads: Number(values.heads), size: 128 };
+  const own = { ...options, cudnnLibrary: false } as const;
   const folder = values["load-folder"];
   const { python, "torch-device": torchDevice } = values;
   const torch = [];
@@ -109,7 +118,14 @@ async function measureAll(device: string): Promise<void> {
       timeOfFirst: first && found.seconds && found.seconds.step / first,
     })),
     offload: await row("bitsandbytes:nf4", (name) => measureStep(config, name, offload, sizes)),
-    decoder: await row("vae.decode", () => measureDecoder(width, options, sizes)),
+    attention: [
+      await row("attention", () => measureAttention(attentionShape, options, sizes)),
+      await row("attention without cuDNN", () => measureAttention(attentionShape, own, sizes)),
+    ],
+    decoder: [
+      await row("vae.decode", () => measureDecoder(width, options, sizes)),
+      await row("vae.decode without cuDNN", () => measureDecoder(width, own, sizes)),
+    ],
     load: folder && await row("nf4 from bfloat16", () => measureLoad(config, folder, options)),
     torch,
   };

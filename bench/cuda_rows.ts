@@ -9,6 +9,10 @@ import type { Config } from "../src/io/config.ts";
 import { FluxTransformer2DModel } from "../src/models/flux_transformer.ts";
 import { openComponent } from "../src/pipelines/component.ts";
 import { parseQuantizeFlag } from "../src/quantization/formats.ts";
+import { attention } from "../src/ops/builders.ts";
+import { Graph, type Tensor } from "../src/ops/graph.ts";
+import { buildPlan } from "../src/plan/build.ts";
+import { TorchGenerator } from "../src/tensor/random.ts";
 import { median } from "./machine.ts";
 import { OneStep } from "./one_step.ts";
 import { openTorch } from "./peers/torch.ts";
@@ -75,6 +79,34 @@ export async function measureStep(
     });
   } finally {
     await step.close();
+  }
+}
+
+/** Attention alone as a step of FLUX.1 has it: 512 text tokens and a token for each 16x16 pixels. */
+export async function measureAttention(
+  { heads, size }: { readonly heads: number; readonly size: number },
+  options: CudaBackendOptions,
+  { pixels, runs }: RunSizes,
+) {
+  const shape = [512 + (pixels / 16) ** 2, heads * size];
+  const graph = new Graph("attention", { lookup: () => undefined });
+  const [q, k, v] = ["q", "k", "v"].map((name) => graph.input(name, shape)) as [
+    Tensor,
+    Tensor,
+    Tensor,
+  ];
+  graph.output("mixed", attention(q, k, v, { heads, scale: 1 / Math.sqrt(size) }));
+  const backend = await createCudaBackend(options);
+  try {
+    const plan = buildPlan(graph, { supports: (op) => backend.supports(op) });
+    const weights = await backend.loadWeights(plan.weights, { read: () => Promise.reject() });
+    const [program, prepare] = await timed(() => backend.compile(plan, weights));
+    for (const name of ["q", "k", "v"]) program.write(name, new TorchGenerator(0).randn(shape));
+    const { first, run } = await runSeconds(program, runs);
+    const isFinite = program.read("mixed").toFloat32().every(Number.isFinite);
+    return { isFinite, shape, seconds: { prepare, first, attention: run } };
+  } finally {
+    await backend.close();
   }
 }
 

@@ -49,7 +49,7 @@ export function addModelOptions(command: Command): Command {
       .addOption(
         new Option(
           "--matmul-precision <type>",
-          "how exactly the cuda backend computes large products (default: float32)",
+          "how exactly the cuda backend computes large products, attention and convolutions (default: float32)",
         )
           .choices(MATMUL_PRECISIONS),
       )

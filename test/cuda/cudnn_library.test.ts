@@ -1,13 +1,7 @@
 /** NVIDIA's own cuDNN where it is installed: what of it works without a GPU, and the stand-in beside it. */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import process from "node:process";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { CudnnCalls } from "../../src/backends/cuda/cudnn_calls.ts";
 import { CudnnDescriptors } from "../../src/backends/cuda/cudnn_descriptors.ts";
 import { describeOperation } from "../../src/backends/cuda/cudnn_operations.ts";
@@ -18,30 +12,11 @@ import {
   CUDNN_TYPE,
 } from "../../src/backends/cuda/cudnn_symbols.ts";
 import type { AttentionProblem, ConvolutionProblem } from "../../src/backends/cuda/dnn_problem.ts";
-import { cudnnLibraries } from "../../src/backends/cuda/library_paths.ts";
-import { MATMUL_PRECISIONS, operandType } from "../../src/backends/cuda/matmul_precision.ts";
 import { HalftoneError } from "../../src/errors.ts";
-import { type DeviceName, DEVICES, plannedWorkspace } from "./described_device.ts";
+import { openGenuineCudnn } from "./genuine_cudnn.ts";
 import { openStandIn } from "./stand_in.ts";
 
-/** The first version that chooses for a described device. */
-const DESCRIBED_VERSION = 91100;
-
-/** A library that opens, or why there is none. */
-async function openGenuine(): Promise<CudnnCalls | string> {
-  let reason = "";
-  for (const library of await cudnnLibraries()) {
-    try {
-      return new CudnnCalls(library);
-    } catch (error) {
-      if (!(error instanceof HalftoneError)) throw error;
-      reason = error.message;
-    }
-  }
-  return `no cuDNN is installed: ${reason}`;
-}
-
-const genuine = await openGenuine();
+const genuine = await openGenuineCudnn();
 const standIn = openStandIn("cudnn_library");
 const subjects = {
   "NVIDIA's cuDNN": genuine,
@@ -193,98 +168,6 @@ test("NVIDIA's cuDNN starts, or says why it does not", { skip }, () => {
   if (typeof opened !== "string") return opened.close();
   assert.match(opened, /Cannot start cuDNN.*CUDNN_STATUS_/);
 });
-
-const isDescribing = typeof genuine !== "string" && genuine.version >= DESCRIBED_VERSION;
-const notDescribing = skip || (isDescribing ? false : "this cuDNN knows no described devices");
-
-/** Of the decoder at 1024x1024: the middle, the first and the last layer, 1x1, bands above, between and below others. */
-const DECODER: readonly [
-  size: [number, number],
-  channels: [number, number],
-  kernel: number,
-  padding: [number, number],
-][] = [
-  [[128, 128], [512, 512], 3, [1, 1]],
-  [[128, 128], [16, 512], 3, [1, 1]],
-  [[256, 1024], [128, 3], 3, [0, 1]],
-  [[512, 512], [512, 256], 1, [0, 0]],
-  [[66, 1024], [256, 256], 3, [0, 0]],
-];
-
-test("NVIDIA's cuDNN has plans for the decoder's convolutions on every device", {
-  skip: notDescribing,
-}, () => {
-  if (typeof genuine === "string") return;
-  for (const device of Object.keys(DEVICES) as DeviceName[]) {
-    for (const precision of MATMUL_PRECISIONS) {
-      for (const shape of DECODER) {
-        const problem = decoderProblem(...shape, precision);
-        const bytes = plannedWorkspace(genuine, device, problem);
-        assert.ok(bytes !== null, `${device}, ${precision}, ${JSON.stringify(shape)}`);
-        assert.ok(bytes <= problem.workspaceBytes);
-      }
-    }
-  }
-});
-
-test("NVIDIA's cuDNN compiles attention for described devices", { skip: notDescribing }, () => {
-  if (typeof genuine === "string" || typeof standIn === "string") return;
-  const folder = mkdtempSync(join(tmpdir(), "halftone-compile-only-"));
-  try {
-    const source = new URL("../../kernels-cuda/stand_in/compile_only_driver.cpp", import.meta.url);
-    const driver = join(folder, "libcuda.so.1");
-    const flags = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", driver];
-    execFileSync(process.env.CXX ?? "g++", [...flags, fileURLToPath(source)]);
-    const script = fileURLToPath(new URL("attention_plans.ts", import.meta.url));
-    const runtime = "Deno" in globalThis ? ["run", "-A", "--no-check"] : [];
-    const { LD_LIBRARY_PATH = "" } = process.env;
-    const text = execFileSync(process.execPath, [...runtime, script, genuine.library], {
-      env: { ...process.env, LD_LIBRARY_PATH: `${folder}:${LD_LIBRARY_PATH}` },
-      encoding: "utf8",
-    });
-    const devices = Object.entries<Record<string, number | null>>(JSON.parse(text));
-    assert.equal(devices.length, 3);
-    for (const [device, found] of devices) {
-      for (const [problem, bytes] of Object.entries(found)) {
-        assert.ok(bytes !== null && bytes <= 2 ** 25, `${device}, ${problem}: ${bytes}`);
-      }
-    }
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-});
-
-function decoderProblem(
-  [height, width]: readonly [number, number],
-  [channels, out]: readonly [number, number],
-  kernel: number,
-  [vertical, horizontal]: readonly [number, number],
-  precision: typeof MATMUL_PRECISIONS[number],
-): ConvolutionProblem {
-  const picture = (height: number, width: number, channels: number) => ({
-    height,
-    width,
-    channels,
-    rowStride: width * channels,
-    pixelStride: channels,
-  });
-  const rows = height + 2 * vertical - kernel + 1, columns = width + 2 * horizontal - kernel + 1;
-  // In float32 the library's workspace holds all operands once more.
-  const bytes = 4 *
-    (height * width * channels + rows * columns * out + kernel ** 2 * channels * out);
-  const workspaceBytes = precision === "float32" ? bytes + 2 ** 16 : 2 ** 25;
-  return {
-    ...CONVOLUTION,
-    workspaceBytes,
-    type: operandType(precision),
-    tensorFloat32: precision === "tensorfloat32",
-    x: picture(height, width, channels),
-    y: picture(rows, columns, out),
-    kernel,
-    stride: 1,
-    padding: [vertical, horizontal, vertical, horizontal],
-  };
-}
 
 function tensorOf(descriptors: CudnnDescriptors, tensor: number) {
   const { dataType, uniqueId, dimensions, strides } = CUDNN_ATTRIBUTE.tensor;
