@@ -5,7 +5,10 @@
  *     deno run -A bench/profile.ts FOLDER [--threads 2] [--steps 4] [--repeats 3] [--width 128]
  *         [--height 128] [--max-sequence-length 32] [--quantize METHOD:FORMAT] [--activations int8]
  *         [--top 25] [--json]
+ *     deno run -A bench/profile.ts block-pair|decoder ...
  *
+ * Instead of a model's folder: one double and one single block of FLUX.1's width, or FLUX.1's picture decoder, with
+ * random weights and --width pixels square; --steps does not matter then.
  * A run's own time is the sum of its steps; what the pipeline does between runs is not in it.
  */
 
@@ -16,6 +19,13 @@ import type { Plan, PlanOperand, PlanStep } from "../src/plan/plan.ts";
 import type { ActivationChoice } from "../src/quantization/activation_choice.ts";
 import { parseQuantizeFlags } from "../src/quantization/formats.ts";
 import { thisMachine } from "./machine.ts";
+import { OneStep } from "./one_step.ts";
+import { openDecoder } from "./random_decoder.ts";
+import { fluxConfig, randomTransformer } from "./random_transformer.ts";
+
+const FLUX_HEADS = 24;
+/** Channels of the decoder's finest resolution. */
+const DECODER_WIDTH = 128;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -32,6 +42,12 @@ const { values, positionals } = parseArgs({
     json: { type: "boolean", default: false },
   },
 });
+
+/** What random weights can run, by its name. */
+const RANDOM: Readonly<Record<string, (() => Promise<void>) | undefined>> = {
+  "block-pair": runBlockPair,
+  decoder: runDecoder,
+};
 
 /** A plan's steps over all runs. */
 interface PlanTimes {
@@ -118,23 +134,46 @@ function print(all: ReadonlyMap<string, Group>): void {
   }
 }
 
-const backend = await createWasmBackend({ threads: Number(values.threads), onStepTimes: note });
-const pipeline = await FluxPipeline.fromPretrained(positionals[0]!, {
-  backend,
-  quantizationConfig: parseQuantizeFlags(values.quantize),
-  activations: values.activations as ActivationChoice | undefined,
-});
-for (let repeat = 0; repeat < Number(values.repeats); repeat++) {
-  await pipeline.generate({
-    prompt: "a red star above a blue house on a white background",
-    width: Number(values.width),
-    height: Number(values.height),
-    numInferenceSteps: Number(values.steps),
-    maxSequenceLength: Number(values["max-sequence-length"]),
-    seed: 0,
-  });
+async function repeated(run: () => Promise<unknown>): Promise<void> {
+  for (let repeat = 0; repeat < Number(values.repeats); repeat++) await run();
 }
-await pipeline.dispose();
+
+async function drawPictures(): Promise<void> {
+  await using pipeline = await FluxPipeline.fromPretrained(positionals[0]!, {
+    backend,
+    quantizationConfig: parseQuantizeFlags(values.quantize),
+    activations: values.activations as ActivationChoice | undefined,
+  });
+  await repeated(() =>
+    pipeline.generate({
+      prompt: "a red star above a blue house on a white background",
+      width: Number(values.width),
+      height: Number(values.height),
+      numInferenceSteps: Number(values.steps),
+      maxSequenceLength: Number(values["max-sequence-length"]),
+      seed: 0,
+    })
+  );
+}
+
+async function runBlockPair(): Promise<void> {
+  const [quantize] = values.quantize;
+  const component = await randomTransformer(fluxConfig(1, 1, FLUX_HEADS), quantize);
+  const step = new OneStep(backend, component, Number(values.width));
+  const modulation = await step.modulation();
+  seen.clear(); // the modulation runs once a picture
+  await step.load();
+  await step.step(modulation, (program) => repeated(() => program.run()));
+}
+
+async function runDecoder(): Promise<void> {
+  const { program, close } = await openDecoder(backend, Number(values.width), DECODER_WIDTH);
+  await repeated(() => program.run());
+  await close();
+}
+
+const backend = await createWasmBackend({ threads: Number(values.threads), onStepTimes: note });
+await (RANDOM[positionals[0]!] ?? drawPictures)();
 await backend.close();
 const all = groups(Number(values.repeats));
 if (values.json) {

@@ -2,6 +2,7 @@
 //! so no patch matrix ever exists. Pictures are [height, width, channels].
 
 use crate::control::Context;
+use crate::enlarged_convolution;
 use crate::gemm::{self, PackRows, Tiling, MR, ZEROS};
 use crate::linear::Epilogue;
 use crate::weight::Weight;
@@ -10,10 +11,10 @@ use crate::weight::Weight;
 pub struct Convolution {
     out_height: u32,
     out_width: u32,
-    out_channels: u32,
-    height: u32,
-    width: u32,
-    channels: u32,
+    pub out_channels: u32,
+    pub height: u32,
+    pub width: u32,
+    pub channels: u32,
     x: *const f32,
     /// Elements from row to row and from pixel to pixel of x.
     row_stride: u32,
@@ -24,8 +25,8 @@ pub struct Convolution {
     left: u32,
     /// 0 or 1: x is enlarged 2^shift times before the convolution.
     upsample_shift: u32,
-    weight: *const Weight,
-    epilogue: Epilogue,
+    pub weight: *const Weight,
+    pub epilogue: Epilogue,
 }
 
 impl Convolution {
@@ -34,7 +35,12 @@ impl Convolution {
     unsafe fn pixel(&self, out_y: usize, out_x: usize, ky: usize, kx: usize) -> *const f32 {
         let y = (out_y * self.stride as usize + ky).wrapping_sub(self.top as usize);
         let x = (out_x * self.stride as usize + kx).wrapping_sub(self.left as usize);
-        let (y, x) = (y as isize >> self.upsample_shift, x as isize >> self.upsample_shift);
+        self.pixel_at(y as isize >> self.upsample_shift, x as isize >> self.upsample_shift)
+    }
+
+    /// A pixel of x, or null outside.
+    #[inline(always)]
+    pub unsafe fn pixel_at(&self, y: isize, x: isize) -> *const f32 {
         if y < 0 || x < 0 || y >= self.height as isize || x >= self.width as isize {
             return core::ptr::null();
         }
@@ -43,28 +49,65 @@ impl Convolution {
     }
 }
 
+impl Convolution {
+    /// Whether it is 3 x 3 over a picture enlarged twice, with a pixel of zeros around.
+    fn is_enlarged(&self) -> bool {
+        let is_same = self.out_height == 2 * self.height && self.out_width == 2 * self.width;
+        let is_centred = self.kernel == 3 && self.stride == 1 && self.top == 1 && self.left == 1;
+        self.upsample_shift == 1 && is_same && is_centred
+    }
+}
+
 impl PackRows for Convolution {
     unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32) {
-        let (channels, kernel) = (self.channels as usize, self.kernel as usize);
-        let width = self.out_width as usize;
-        let mut done = 0;
-        while done < count {
-            let (position, channel) = ((k + done) / channels, (k + done) % channels);
-            let run = (channels - channel).min(count - done);
-            let source = |r: usize| {
-                let (y, x) = ((row + r) / width, (row + r) % width);
-                match self.pixel(y, x, position / kernel, position % kernel) {
-                    pixel if pixel.is_null() => ZEROS.as_ptr(),
-                    pixel => pixel.add(channel),
-                }
-            };
-            gemm::pack_rows(source, rows, run, into.add(done * MR));
-            done += run;
-        }
+        let (width, kernel) = (self.out_width as usize, self.kernel as usize);
+        pack_pixels(self.channels as usize, rows, k, count, into, &|r, position| {
+            let (y, x) = ((row + r) / width, (row + r) % width);
+            self.pixel(y, x, position / kernel, position % kernel)
+        });
+    }
+}
+
+/// Packs rows whose k is [position][channel]; `pixel(row, position)` is null where there are zeros.
+#[inline(never)]
+pub unsafe fn pack_pixels(
+    channels: usize,
+    rows: usize,
+    k: usize,
+    count: usize,
+    into: *mut f32,
+    pixel: &dyn Fn(usize, usize) -> *const f32,
+) {
+    for_each_run(channels, k, count, |position, channel, run, done| {
+        let source = |r: usize| match pixel(r, position) {
+            pixel if pixel.is_null() => ZEROS.as_ptr(),
+            pixel => pixel.add(channel),
+        };
+        gemm::pack_rows(source, rows, run, into.add(done * MR));
+    });
+}
+
+/// Calls `each(position, channel, run, done)` for the runs of channels in k of [position][channel].
+#[inline(always)]
+pub unsafe fn for_each_run(
+    channels: usize,
+    k: usize,
+    count: usize,
+    mut each: impl FnMut(usize, usize, usize, usize),
+) {
+    let mut done = 0;
+    while done < count {
+        let (position, channel) = ((k + done) / channels, (k + done) % channels);
+        let run = (channels - channel).min(count - done);
+        each(position, channel, run, done);
+        done += run;
     }
 }
 
 pub unsafe fn run(p: &Convolution, context: &Context) {
+    if p.is_enlarged() {
+        return enlarged_convolution::run(p, context);
+    }
     let m = p.out_height as usize * p.out_width as usize;
     let n = p.out_channels as usize;
     let k = p.kernel as usize * p.kernel as usize * p.channels as usize;

@@ -282,6 +282,12 @@ pub unsafe fn pack_panel(
     }
 }
 
+/// The same for rows of `count` values that were decoded `K_BLOCK` apart.
+#[inline(never)]
+pub unsafe fn pack_decoded(rows: *const f32, columns: usize, count: usize, into: *mut f32) {
+    pack_panel(|r| rows.add(r * K_BLOCK), columns, count, into);
+}
+
 /// The same for 8 rows of `count` values, a multiple of 4.
 #[inline(always)]
 unsafe fn pack_whole_panel(source: impl Fn(usize) -> *const f32, count: usize, into: *mut f32) {

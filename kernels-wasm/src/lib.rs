@@ -15,6 +15,7 @@ mod codes;
 mod control;
 mod convolution;
 mod elementwise;
+mod enlarged_convolution;
 mod gemm;
 mod gemv;
 mod integer_gemm;

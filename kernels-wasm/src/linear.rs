@@ -116,7 +116,7 @@ impl PackPanel for Weight {
         for r in 0..columns {
             self.decode(column + r, k, count, rows.add(r * K_BLOCK));
         }
-        gemm::pack_panel(|r| rows.add(r * K_BLOCK) as *const f32, columns, count, into);
+        gemm::pack_decoded(rows, columns, count, into);
     }
 }
 

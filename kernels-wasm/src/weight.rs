@@ -148,6 +148,7 @@ impl Weight {
     }
 
     /// Writes the f32 values of row `row`, columns [first, first + count), to `out`.
+    #[inline(never)]
     pub unsafe fn decode(&self, row: usize, first: usize, count: usize, out: *mut f32) {
         if self.kind == KIND_DENSE {
             let start = row * self.row_stride as usize + first;

@@ -107,6 +107,11 @@ const CONVOLUTIONS: readonly ConvolutionShape[] = [
   { size: [4, 5], channels: [8, 9], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 2 },
   { size: [6, 6], channels: [16, 32], kernel: 1, stride: 1, padding: [0, 0, 0, 0], upsample: 1 },
   { size: [5, 17], channels: [3, 13], kernel: 1, stride: 1, padding: [0, 0, 0, 0], upsample: 1 },
+  // enlarged: blocks of k that cut the channels, one pixel, several tiles; other paddings
+  { size: [13, 7], channels: [70, 31], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 2 },
+  { size: [1, 1], channels: [3, 2], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 2 },
+  { size: [40, 41], channels: [4, 5], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 2 },
+  { size: [5, 6], channels: [3, 4], kernel: 3, stride: 1, padding: [2, 1, 0, 1], upsample: 2 },
   // one pixel, one channel, one row
   { size: [1, 1], channels: [1, 1], kernel: 1, stride: 1, padding: [0, 0, 0, 0], upsample: 1 },
   { size: [1, 1], channels: [3, 2], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
