@@ -153,11 +153,7 @@ struct Product {
     return is_of_codes(R_8I, R_32I) && operation.compute == COMPUTE_32I &&
            operation.epilogue == EPILOGUE_DEFAULT;
   }
-  // A bias would have to be bfloat16 here.
-  bool is_float8() const {
-    return is_of_codes(R_8F_E4M3, R_32F) && operation.compute == COMPUTE_32F &&
-           !(operation.epilogue & EPILOGUE_BIAS);
-  }
+  bool is_float8() const { return is_of_codes(R_8F_E4M3, R_32F) && operation.compute == COMPUTE_32F; }
   // What no tensor core takes, or not of this device or version.
   bool is_supported() const {
     if (is_int8()) {
@@ -259,7 +255,8 @@ int multiply_floats(const Product& product, const Addresses& at, float alpha, fl
   int activation = operation.epilogue & EPILOGUE_RELU   ? UNARY_RELU
                    : operation.epilogue & EPILOGUE_GELU ? UNARY_GELU_TANH
                                                         : UNARY_IDENTITY;
-  const float* bias = operation.epilogue & EPILOGUE_BIAS ? (const float*)operation.bias : nullptr;
+  bool has_bias = operation.epilogue & EPILOGUE_BIAS;
+  int bias_dtype = product.is_float8() ? BFLOAT16 : FLOAT32;  // what it is taken for, whatever it is
   for (uint64_t column = 0; column < n; column++) {
     for (uint64_t row = 0; row < m; row++) {
       float sum = 0;
@@ -268,7 +265,7 @@ int multiply_floats(const Product& product, const Addresses& at, float alpha, fl
       sum *= scale_at(operation.scale_a, operation.scale_mode_a, row);
       float value = alpha * sum;
       if (beta != 0) value += beta * ((const float*)at.c)[column * product.c.leading + row];
-      if (bias) value += bias[row];
+      if (has_bias) value += load_float((const void*)operation.bias, bias_dtype, row);
       ((float*)at.d)[column * product.d.leading + row] = activate(activation, value);
     }
   }
@@ -411,7 +408,7 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, 
   };
   offer(OFFERED, preference->workspace, NOT_SUPPORTED);
   offer(OFFERED, preference->workspace + 1, SUCCESS);
-  for (uint32_t number = 0; number < OFFERED; number++) offer(number, preference->workspace, SUCCESS);
+  for (uint32_t number : {0u, RUNNING, 1u, 2u}) offer(number, preference->workspace, SUCCESS);
   return SUCCESS;
 }
 

@@ -49,7 +49,7 @@ function registerAll(standIn: StandIn): void {
     judged = true,
   ) {
     const backend = await createCudaBackend({ ...libraries, matmulPrecision });
-    const count = () => [standIn.count("float8Products"), standIn.count("launches")] as const;
+    const count = () => (["float8Products", "launches", "products"] as const).map(standIn.count);
     const before = count();
     const outputs: Float32Array[] = [];
     for (const testCase of asked) {
@@ -57,9 +57,9 @@ function registerAll(standIn: StandIn): void {
       if (judged) assert.equal(judge(testCase, found), null);
       outputs.push(found.toFloat32());
     }
-    const [products, launches] = count().map((value, i) => value - before[i]!);
+    const [products, launches, all] = count().map((value, i) => value - before[i]!);
     await backend.close();
-    return { outputs, products: products!, launches: launches! };
+    return { outputs, products: products!, launches: launches!, all: all! };
   }
 
   const refusals: readonly [name: string, refuseProducts: number, products: boolean][] = [
@@ -98,6 +98,7 @@ function registerAll(standIn: StandIn): void {
     ["with a scale of all activations", NEW, TENSOR, BY_ROW, PLAIN, 2],
     ["with one known before", NEW, STATIC, BY_ROW, PLAIN, 1],
     ["before CUDA 12.9 it is ours", { ...NEW, libraryVersion: 120899 }, ROW, BY_ROW, PLAIN, 2],
+    ["before any scales of rows", OLD, ROW, BY_ROW, PLAIN, 2],
     ["and before Hopper", { ...NEW, capability: 89 }, ROW, BY_ROW, PLAIN, 2],
     ["one scale for all of both is the library's on any", OLD, STATIC, BY_TENSOR, PLAIN, 1],
     ["also where it is found at every run", OLD, TENSOR, BY_TENSOR, ADDED, 2],
@@ -160,9 +161,10 @@ function registerAll(standIn: StandIn): void {
     test(`layers over float8 activations stay floats ${name}`, async () => {
       standIn.set(settings);
       // Only float32 promises all digits; the other's result is that of rounded operands.
-      const { products } = await run([testCase], precision, precision === "float32");
+      const { products, all } = await run([testCase], precision, precision === "float32");
       standIn.reset();
-      assert.equal(products, 0);
+      // Of few rows the weight is read as it is stored, by a kernel of ours.
+      assert.deepEqual([products, all > 0], [0, name !== "of few rows"]);
     });
   }
 

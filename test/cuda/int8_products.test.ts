@@ -7,7 +7,6 @@ import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
 import type { QuantizedActivations } from "../../src/ops/activation_mode.ts";
 import { linear } from "../../src/ops/builders.ts";
 import { type ConformanceCase, floats, judge, runCase } from "../backends/conformance/cases.ts";
-import { integer } from "../backends/conformance/formats.ts";
 import { buildLinearCase, ENDINGS } from "../backends/conformance/weight_cases.ts";
 import {
   INT8_FORMATS,
@@ -85,22 +84,33 @@ function registerAll(standIn: StandIn): void {
     assert.equal((await run(asked, library)).products, 0);
   });
 
-  test("rows whose sums could pass 32 bits are no weight for products of int8", () => {
-    const layout = {
-      ...integer(8),
-      scale: { kind: "float", dtype: "float32" },
-      offset: null,
-    } as const;
-    const isTaken = (columns: number) =>
+  test("codes beyond 8 bits, and sums that could pass 32, are none for products of int8", () => {
+    const isTaken = (columns: number, bits: number, zeroPoint: number) =>
       isInt8Weight({
         rows: 16,
         columns,
         descriptor: [],
-        coded: { codes: 0, scales: 0, layout: { ...layout, groupSize: columns } },
+        coded: {
+          codes: 0,
+          scales: 0,
+          layout: {
+            bits,
+            value: { kind: "integer", zeroPoint },
+            groupSize: columns,
+            scale: { kind: "float", dtype: "float32" },
+            offset: null,
+          },
+        },
         plain: null,
       });
     const most = Math.floor((2 ** 31 - 1) / (255 * 128));
-    assert.deepEqual([isTaken(most), isTaken(most + 1)], [true, false]);
+    assert.deepEqual([isTaken(most, 8, 128), isTaken(most + 1, 8, 128)], [true, false]);
+    assert.deepEqual([127, 129].map((zero) => isTaken(16, 8, zero)), [false, false]);
+    const zeros = [-1, 0, 7.5, 128, 129];
+    assert.deepEqual(
+      zeros.map((zero) => isTaken(16, 7, zero)),
+      [false, true, false, true, false],
+    );
   });
 
   test("a row of LLM.int8() is the same among few rows and among many", async () => {

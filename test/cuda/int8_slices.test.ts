@@ -29,7 +29,7 @@ if (typeof standIn === "string") {
 }
 
 function codeOf(row: number, column: number): number {
-  return (column * 31 + (column >> 9) + row * 7) & 255;
+  return (column * 31 + (column >> 9) + row * 7 + (row >> 5)) & 255;
 }
 
 /** What a row's codes are worth. */

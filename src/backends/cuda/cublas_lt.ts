@@ -21,8 +21,8 @@ import type {
 const LEAST_VERSION = 120001;
 /** Compute capability from which tensor cores take float8. */
 const FLOAT8_CAPABILITY = 89;
-/** What has one scale for each row of both operands: CUDA 12.9's library, on Hopper and later. */
-const ROW_SCALES = { version: 120900, capability: 90 } as const;
+/** The first version that knows one scale for each row of both operands, which it refuses before Hopper. */
+const ROW_SCALES_VERSION = 120900;
 
 /** The device that products run on. */
 export interface ProductDevice {
@@ -102,8 +102,7 @@ export class CublasLt implements MatmulLibrary {
   /** Whether version and device have heard of it. */
   #knows({ operands, scaling }: MatmulProblem): boolean {
     if (operands === "float8_e4m3fn" && !this.multipliesFloat8) return false;
-    return scaling !== "rows" ||
-      this.calls.version >= ROW_SCALES.version && this.#device.capability >= ROW_SCALES.capability;
+    return scaling !== "rows" || this.calls.version >= ROW_SCALES_VERSION;
   }
 
   #prepare(problem: MatmulProblem, addresses: MatmulAddresses): CublasLtMatmul | null {

@@ -72,10 +72,8 @@ function launchWithScales(
   { codes, weight, end, scaling }: Layer & { readonly scaling: ProductScaling },
 ): boolean {
   const { output, residual, gate, bias, activation } = end;
-  const added = { ...output, address: residual[0], stride: residual[1] };
-  const adds = residual[0] !== 0;
   const isPlain = bias === 0 && gate[0] === 0 && activation === "identity" && holdsSums(output) &&
-    (!adds || residual[1] >= output.columns && holdsSums(added));
+    (residual[0] === 0 || residual[1] >= output.columns);
   if (!isPlain || scaling === "none") return false;
   return launchLibraryProduct(step, {
     ...product,
