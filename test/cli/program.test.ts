@@ -16,6 +16,7 @@ const MODEL = [
   "--dtype",
   ...QUANTIZE,
   "--activations",
+  "--attention",
 ];
 const SIZE = ["--width", "--height", "--steps", "--max-sequence-length"];
 
