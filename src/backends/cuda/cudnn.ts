@@ -35,8 +35,8 @@ interface CudnnOperation extends PreparedDnn {
 export class Cudnn implements DnnLibrary {
   readonly calls: CudnnCalls;
   readonly hasAttention: boolean;
-  /** Why code of the library did not compile here, if it did not. */
-  compilerFault: HalftoneError | null = null;
+  /** Why there was none of an attention that was asked for: its code does not compile, or there is no engine. */
+  attentionFault: string | null = null;
   readonly #handle: number;
   readonly #prepared = new Map<string, CudnnOperation | null>();
   #stream = 0;
@@ -83,10 +83,12 @@ export class Cudnn implements DnnLibrary {
     try {
       const operation = describeOperation(descriptors, problem);
       const target = { kind: "handle", handle: this.#handle } as const;
-      const plan = choosePlan(calls, descriptors, target, operation, problem, (fault) => {
-        this.compilerFault = fault;
+      let fault = "no engine";
+      const plan = choosePlan(calls, descriptors, target, operation, problem, (error) => {
+        fault = error.message;
       });
       if (plan) return { problem, descriptors, plan, scale, isWarm: false };
+      if (problem.kind === "attention") this.attentionFault = fault;
     } catch (error) {
       descriptors.free();
       if (isNotSupported(error)) return null;

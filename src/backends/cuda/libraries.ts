@@ -119,14 +119,13 @@ function warnOfAttention(cudnn: Cudnn | null, options: LibraryOptions): void {
   );
 }
 
-/** What compiles where it runs may not compile here. */
+/** What compiles where it runs may not compile here; without its compiler there is no engine. */
 export function warnOfCompiler(cudnn: Cudnn | null, options: LibraryOptions): void {
-  if (!cudnn?.compilerFault) return;
+  if (!cudnn?.attentionFault) return;
   const { onWarning = (message) => console.warn(message) } = options;
   onWarning(
-    `cuDNN cannot compile its kernels here, so attention runs on a slower one ` +
-      `(${cudnn.compilerFault.message}). The compiler, NVRTC, is in CUDA's toolkit and in the Python ` +
-      "package nvidia-cuda-nvrtc",
+    `cuDNN makes no attention here, so it runs on a slower kernel (${cudnn.attentionFault}). ` +
+      "It compiles it with NVRTC, which is in CUDA's toolkit and in the Python package nvidia-cuda-nvrtc",
   );
 }
 
