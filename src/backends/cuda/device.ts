@@ -161,14 +161,11 @@ export class CudaDevice {
     this.driver.run("cuStreamSynchronize", doing, this.compute);
   }
 
-  /** A new event. */
-  createEvent(): number {
-    return this.#makeEvent(DISABLE_TIMING);
-  }
-
-  /** A new event that notes the time. */
-  createTimedEvent(): number {
-    return this.#makeEvent(0);
+  /** A new event; one that is timed notes when it is reached. */
+  createEvent(isTimed = false): number {
+    const event = this.driver.get("cuEventCreate", "make an event", isTimed ? 0 : DISABLE_TIMING);
+    this.#events.add(event);
+    return event;
   }
 
   /** Forgets an event. */
@@ -253,12 +250,6 @@ export class CudaDevice {
     }
     this.driver.try("cuMemPoolTrimTo", this.#pool, 0);
     this.driver.try("cuDevicePrimaryCtxRelease_v2", this.#ordinal);
-  }
-
-  #makeEvent(flags: number): number {
-    const event = this.driver.get("cuEventCreate", "make an event", flags);
-    this.#events.add(event);
-    return event;
   }
 
   /** Ends a capture that failed; what was captured may be a graph or nothing. */

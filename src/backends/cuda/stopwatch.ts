@@ -9,7 +9,7 @@ const DOING = "time work on the device";
 export function millisecondsOf(device: CudaDevice, enqueue: () => void): number {
   const events: number[] = [];
   const mark = (): number => {
-    const event = device.createTimedEvent();
+    const event = device.createEvent(true);
     events.push(event);
     device.record(event, device.compute);
     return event;
