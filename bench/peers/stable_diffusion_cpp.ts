@@ -1,10 +1,12 @@
 /**
- * stable-diffusion.cpp's command line, built by whoever runs the benchmark (CMake, `-DGGML_NATIVE=ON`). Without text encoders it
- * draws from an empty prompt, 256 tokens of zeros; only its denoising is timed, by the lines that it prints around it.
+ * stable-diffusion.cpp's command line, built by whoever runs the benchmark. It wants an autoencoder and CLIP beside the
+ * transformer; without T5 its text is 256 tokens of zeros. Only its denoising is timed, by the lines that it prints around it.
  */
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Contender, Sample } from "../suite/measure.ts";
 
@@ -12,13 +14,17 @@ import type { Contender, Sample } from "../suite/measure.ts";
 export interface NativePicture {
   /** The transformer, a GGUF file under Black Forest Labs' names. */
   readonly model: string;
+  /** FLUX.1's autoencoder and CLIP, safetensors files. */
+  readonly vae: string;
+  readonly clip: string;
   /** Pixels of a side. */
   readonly pixels: number;
   readonly steps: number;
   readonly threads: number;
 }
 
-const STARTS = /sampling using/;
+/** The last line before the first step, and the first after the last. */
+const STARTS = /generating image: 1/;
 const ENDS = /sampling completed, taking ([\d.]+)s/;
 /** Of the clock that /proc counts processor time with. */
 const TICKS_PER_SECOND = 100;
@@ -46,15 +52,16 @@ function versionOf(program: string): string {
 
 async function denoise(
   program: string,
-  { model, pixels, steps, threads }: NativePicture,
+  { model, vae, clip, pixels, steps, threads }: NativePicture,
 ): Promise<Sample> {
   const child = spawn(program, [
-    ...["--diffusion-model", model, "-p", "", "--cfg-scale", "1", "--sampling-method", "euler"],
+    ...["--diffusion-model", model, "--vae", vae, "--clip_l", clip, "-p", "a star"],
+    ...["--cfg-scale", "1", "--sampling-method", "euler"],
     ...["-W", String(pixels), "-H", String(pixels), "--steps", String(steps)],
-    ...["-t", String(threads), "-v", "-o", "/dev/null"],
+    ...["-t", String(threads), "-v", "-o", join(tmpdir(), "halftone-bench.png")],
   ], { stdio: ["ignore", "pipe", "pipe"] });
   const sample = await timedSampling(child);
-  child.kill("SIGKILL"); // there is nothing that could decode the latents
+  child.kill("SIGKILL"); // the decoder is not measured
   return { wall: sample.wall / steps, processor: sample.processor / steps };
 }
 

@@ -17,7 +17,7 @@ import { int8Activations } from "../weight_cases.ts";
 const TEXT_TOKENS = 256;
 const THREADS = 2;
 const FORMAT = "gguf:Q4_0";
-const FULL = { config: fluxConfig(4, 8, 8), pixels: 512, steps: 4 };
+const FULL = { config: fluxConfig(4, 8, 8), pixels: 512, steps: 2 };
 const TINY = { config: fluxConfig(1, 1, 2), pixels: 32, steps: 1 };
 
 const MODES: Readonly<Record<string, Pick<RandomStep, "activations" | "qkDtype">>> = {
@@ -48,8 +48,10 @@ export const denoise: Section = {
       sameWork: false, // the same shapes, weights of each one's own
     };
     const picture = { pixels, steps, threads: THREADS };
-    const open = async () =>
-      openStableDiffusion(peer, native, { ...picture, model: await gguf(options) });
+    const open = async () => {
+      const files = { ...nativeParts(options), model: await gguf(options) };
+      return openStableDiffusion(peer, native, { ...picture, ...files });
+    };
     return { comparisons: [await compare(request, [...ours, { name: peer, open }])] };
   },
 };
@@ -67,4 +69,17 @@ async function gguf({ models, tiny }: SectionOptions): Promise<string> {
     execFileSync(process.execPath, [...runtime, main, ...words], { stdio: "inherit" });
   }
   return file;
+}
+
+/** Writes the autoencoder and the text encoder that the peer does not start without where they are missing. */
+function nativeParts({ models, native, python }: SectionOptions): { vae: string; clip: string } {
+  execFileSync(native, ["--version"], { stdio: "ignore" }); // not there: nothing to be written
+  const folder = join(models, "native");
+  const vae = join(folder, "vae/diffusion_pytorch_model.safetensors");
+  const clip = join(folder, "clip.safetensors");
+  if (!existsSync(clip)) {
+    const script = fileURLToPath(new URL("../peers/make_native_parts.py", import.meta.url));
+    execFileSync(python, [script, folder], { stdio: "inherit" });
+  }
+  return { vae, clip };
 }
