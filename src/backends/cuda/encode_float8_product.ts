@@ -13,6 +13,7 @@ import {
   launchLibraryProduct,
   type LibraryProduct,
   libraryWorkspace,
+  sumsInOutput,
 } from "./library_product.ts";
 import type { ProductScaling } from "./matmul_problem.ts";
 import { address, integers, rows } from "./parameters.ts";
@@ -39,9 +40,7 @@ export function launchFloat8Layer(
     weight: { ...weight, address: weight.coded.codes, stride: weight.columns, type: TYPE },
     workspace: libraryWorkspace(step, sumBytes),
   };
-  // The output may lie where the residual does.
-  const inOutput = holdsSums(output) && end.residual[0] === 0;
-  const sums = inOutput
+  const sums = sumsInOutput(end)
     ? output
     : { ...output, address: step.scratch(sumBytes), stride: output.columns };
   if (launchWithScales(step, product, { codes, weight, end, scaling: scalingOf(weight, mode) })) {

@@ -9,11 +9,11 @@ import type { CodedWeight } from "./coded_weight.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { type CodeRows, roundedCodes } from "./encode_rounding.ts";
 import {
-  holdsSums,
   launchLibraryProduct,
   type LibraryProduct,
   libraryWorkspace,
   SUM_COLUMNS,
+  sumsInOutput,
 } from "./library_product.ts";
 import { address, integers, rows } from "./parameters.ts";
 import { endFrom, endParameters, type ProductEnd } from "./product_end.ts";
@@ -59,9 +59,7 @@ export function launchInt8Slices(
   const weightSums = x.zeros === 0 ? 0 : step.scratch(4 * padded(count));
   const sumBytes = 4 * x.rows * padded(count);
   const workspace = libraryWorkspace(step, sumBytes);
-  // The output may lie where the residual does.
-  const inOutput = end.residual[0] === 0 && holdsSums(end.output);
-  const place = inOutput ? null : step.scratch(sumBytes);
+  const place = sumsInOutput(end) ? null : step.scratch(sumBytes);
   for (let first = 0; first < weight.rows; first += count) {
     const left = Math.min(count, weight.rows - first);
     const columns = padded(left);

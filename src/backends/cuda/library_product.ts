@@ -10,6 +10,7 @@ import {
   type ProductScaling,
   type ProductType,
 } from "./matmul_problem.ts";
+import type { ProductEnd } from "./product_end.ts";
 
 /** Most workspace a library gets: what NVIDIA advises for the largest devices. */
 const WORKSPACE_BYTES = 32 * 1024 * 1024;
@@ -68,6 +69,11 @@ const SUM_ALIGNMENT = 16;
 /** Whether sums of codes can go to a place. */
 export function holdsSums({ address, columns, stride }: MatrixView): boolean {
   return columns % SUM_COLUMNS === 0 && stride % SUM_STRIDE === 0 && address % SUM_ALIGNMENT === 0;
+}
+
+/** Whether a layer's sums may lie in its output; not where that may be its residual as well. */
+export function sumsInOutput({ output, residual }: ProductEnd): boolean {
+  return residual[0] === 0 && holdsSums(output);
 }
 
 const NO_SCALES = { scaling: "none", x: 0, weight: 0 } as const;
