@@ -59,12 +59,20 @@ impl Convolution {
 }
 
 impl PackRows for Convolution {
-    unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32) {
+    unsafe fn pack(
+        &self,
+        row: usize,
+        rows: usize,
+        k: usize,
+        count: usize,
+        into: *mut f32,
+    ) -> *const f32 {
         let (width, kernel) = (self.out_width as usize, self.kernel as usize);
         pack_pixels(self.channels as usize, rows, k, count, into, &|r, position| {
             let (y, x) = ((row + r) / width, (row + r) % width);
             self.pixel(y, x, position / kernel, position % kernel)
         });
+        into
     }
 }
 

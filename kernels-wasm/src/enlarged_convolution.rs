@@ -40,7 +40,14 @@ fn kernel_positions(phase: usize, tap: usize) -> (usize, usize) {
 }
 
 impl PackRows for Phase<'_> {
-    unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32) {
+    unsafe fn pack(
+        &self,
+        row: usize,
+        rows: usize,
+        k: usize,
+        count: usize,
+        into: *mut f32,
+    ) -> *const f32 {
         let p = self.convolution;
         let width = p.width as usize;
         pack_pixels(p.channels as usize, rows, k, count, into, &|r, tap| {
@@ -48,6 +55,7 @@ impl PackRows for Phase<'_> {
             let x = (row + r) % width + self.right + tap % 2;
             p.pixel_at(y as isize - 1, x as isize - 1)
         });
+        into
     }
 }
 

@@ -24,22 +24,17 @@ pub const SUMS_BYTES: usize = MAX_ROWS * MAX_COLUMNS * 4;
 /// Scratch of one worker; the largest user is LLM.int8 with two sets of sums.
 pub const SCRATCH_BYTES: usize = STRIP_BYTES + PANELS_BYTES + ROWS_BYTES + 2 * SUMS_BYTES + 4096;
 
-/// Gives micro tile rows of A as [k][MR], zeros beyond `rows`.
+/// Gives micro tile rows of A as [k][MR], zeros beyond `rows`: the address where they lie, which is `into`
+/// unless they were packed before.
 pub trait PackRows {
-    unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32);
-
-    /// Where they lie: packed into `into`, unless they are packed already.
-    unsafe fn strip(
+    unsafe fn pack(
         &self,
         row: usize,
         rows: usize,
         k: usize,
         count: usize,
         into: *mut f32,
-    ) -> *const f32 {
-        self.pack(row, rows, k, count, into);
-        into
-    }
+    ) -> *const f32;
 }
 
 /// Gives 8 columns of B^T (rows of B) as [k][8], zeros beyond `columns`.
@@ -186,7 +181,7 @@ pub unsafe fn accumulate(
             b.pack(column + j, NR.min(columns - j), first, count, regions.rows, panel);
         }
         for i in (0..rows).step_by(MR) {
-            let strip = a.strip(row + i, MR.min(rows - i), first, count, regions.strip);
+            let strip = a.pack(row + i, MR.min(rows - i), first, count, regions.strip);
             for j in (0..columns).step_by(NR) {
                 let panel = regions.panels.add(j * padded);
                 kernel(strip, panel, count, sums.add(i * stride + j), stride, first > 0);
@@ -213,19 +208,21 @@ pub unsafe fn kernel(
 pub static ZEROS: [f32; K_BLOCK] = [0.0; K_BLOCK];
 
 /// Packs MR rows of `count` values (`source(r)` gives row r) as [count][MR]; may write up to three k more.
+/// Gives `into`.
 #[inline(always)]
 pub unsafe fn pack_rows(
     source: impl Fn(usize) -> *const f32,
     rows: usize,
     count: usize,
     into: *mut f32,
-) {
+) -> *const f32 {
     let row = |r: usize| if r < rows { source(r) } else { ZEROS.as_ptr() };
     let rows = [row(0), row(1), row(2), row(3), row(4), row(5)];
     let whole = count & !3;
     pack_words(|r, k| load(rows[r].add(k)), whole, into);
     let rest = count - whole;
     pack_words(|r, _| load_some(rows[r].add(whole), rest), rest, into.add(whole * MR));
+    into
 }
 
 /// Packs MR rows of 32-bit words; `words(r, k)` gives the four words of row r from k on.

@@ -78,11 +78,7 @@ impl PackedRows {
 }
 
 impl PackRows for PackedRows {
-    unsafe fn pack(&self, row: usize, _rows: usize, k: usize, count: usize, into: *mut f32) {
-        core::ptr::copy_nonoverlapping(self.at(row, k, count), into, count * MR);
-    }
-
-    unsafe fn strip(
+    unsafe fn pack(
         &self,
         row: usize,
         _rows: usize,
@@ -95,8 +91,15 @@ impl PackRows for PackedRows {
 }
 
 impl PackRows for Rows {
-    unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32) {
-        gemm::pack_rows(|r| self.at(row + r).add(k) as *const f32, rows, count, into);
+    unsafe fn pack(
+        &self,
+        row: usize,
+        rows: usize,
+        k: usize,
+        count: usize,
+        into: *mut f32,
+    ) -> *const f32 {
+        gemm::pack_rows(|r| self.at(row + r).add(k) as *const f32, rows, count, into)
     }
 }
 

@@ -41,7 +41,14 @@ impl View {
 }
 
 impl PackRows for Matrix {
-    unsafe fn pack(&self, row: usize, rows: usize, k: usize, count: usize, into: *mut f32) {
+    unsafe fn pack(
+        &self,
+        row: usize,
+        rows: usize,
+        k: usize,
+        count: usize,
+        into: *mut f32,
+    ) -> *const f32 {
         let first = self.data.add(row * self.row + k * self.column);
         if self.column == 1 {
             return gemm::pack_rows(|r| first.add(r * self.row) as *const f32, rows, count, into);
@@ -52,6 +59,7 @@ impl PackRows for Matrix {
                 *into.add(i * MR + r) = *first.add(r * self.row + i * self.column);
             }
         }
+        into
     }
 }
 
