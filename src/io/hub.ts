@@ -19,14 +19,13 @@ import { environmentVariable } from "../runtime/system.ts";
 import { readJsonObject } from "./checkpoint.ts";
 import { chooseWithFallback, MODEL_INDEX, parseModelIndex } from "./model_folder.ts";
 import { INDEX_LIMITS, parseShardIndex } from "./shard_index.ts";
+import { throwIfAborted, transfer, type TransferOptions } from "./transfer.ts";
 
 /** Where models are, unless the environment variable HF_ENDPOINT says otherwise. */
 const HUB_ENDPOINT = "https://huggingface.co";
 
-const STALL_TIMEOUT = 30_000;
-
 /** A model id and where to put it. */
-export interface HubOptions {
+export interface HubOptions extends TransferOptions {
   /** A branch, tag or commit; "main" unless given. */
   readonly revision?: string;
   /** Such as "fp16". */
@@ -37,10 +36,6 @@ export interface HubOptions {
   readonly token?: string;
   /** The Hub's address; HF_ENDPOINT or the public Hub unless given. */
   readonly endpoint?: string;
-  /** How long a connection may bring nothing, in milliseconds; 30,000 unless given. */
-  readonly stallTimeout?: number;
-  /** Ends the download. */
-  readonly signal?: AbortSignal;
   /** Called as bytes arrive. */
   readonly onProgress?: (progress: DownloadProgress) => void;
 }
@@ -159,12 +154,13 @@ class HubDownload {
 
   async #download(file: HubFile, target: string): Promise<void> {
     const path = file.path.split("/").map(encodeURIComponent).join("/");
-    const response = await this.#request(`/${this.id}/resolve/${this.#commit}/${path}`);
+    const address = `/${this.id}/resolve/${this.#commit}/${path}`;
+    const bytes = transfer((headers) => this.#ask(address, headers), file.size, this.options);
     const hash = createStreamHash(file.algorithm);
     if (file.algorithm === "sha1") hash.update(new TextEncoder().encode(`blob ${file.size}\0`));
     const output = await createAtomicFile(target);
     try {
-      await this.#receive(response, file, output, hash);
+      await this.#receive(bytes, file, output, hash);
       await output.commit();
     } catch (error) {
       await output.abort();
@@ -175,13 +171,13 @@ class HubDownload {
   }
 
   async #receive(
-    response: Response,
+    transferred: AsyncIterable<Uint8Array>,
     file: HubFile,
     output: AtomicFile,
     hash: StreamHash,
   ): Promise<void> {
     let done = 0;
-    for await (const bytes of chunks(response, this.options)) {
+    for await (const bytes of transferred) {
       done += bytes.byteLength;
       if (done > file.size) break;
       hash.update(bytes);
@@ -198,18 +194,24 @@ class HubDownload {
   }
 
   async #request(path: string): Promise<Response> {
-    const token = this.options.token ?? environmentVariable("HF_TOKEN");
-    const headers: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {};
-    const { signal } = this.options;
     try {
-      const response = await fetch(this.#endpoint + path, { headers, signal });
-      if (response.ok) return response;
-      await response.body?.cancel();
-      throw refused(this.id, response.status);
+      return await this.#ask(path);
     } catch (error) {
-      throwIfAborted(signal);
+      throwIfAborted(this.options.signal);
       throw error instanceof HalftoneError ? error : unreachable(this.id, this.#endpoint, error);
     }
+  }
+
+  /** Throws `model_not_found` for a status that tells of an error, and what `fetch` throws. */
+  async #ask(path: string, headers: Record<string, string> = {}): Promise<Response> {
+    const token = this.options.token ?? environmentVariable("HF_TOKEN");
+    const response = await fetch(this.#endpoint + path, {
+      headers: token ? { ...headers, authorization: `Bearer ${token}` } : headers,
+      signal: this.options.signal,
+    });
+    if (response.ok) return response;
+    await response.body?.cancel();
+    throw refused(this.id, response.status);
   }
 }
 
@@ -257,49 +259,6 @@ function requireFile(files: readonly HubFile[], path: string, id: string): HubFi
       ? "Choose a repository in the Diffusers folder layout."
       : "The repository is incomplete.",
   });
-}
-
-/** The body piece by piece; ends with an error when nothing comes for too long. */
-async function* chunks(response: Response, options: HubOptions): AsyncGenerator<Uint8Array> {
-  const reader = response.body?.getReader();
-  if (reader === undefined) return;
-  try {
-    while (true) {
-      const { done, value } = await withTimeout(
-        reader.read(),
-        options.stallTimeout ?? STALL_TIMEOUT,
-      );
-      throwIfAborted(options.signal);
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
-async function withTimeout<Result>(promise: Promise<Result>, milliseconds: number) {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const stalled = new Promise<never>((_, reject) => {
-    const error = new Error(`nothing came for ${milliseconds / 1000} s`);
-    timer = setTimeout(() => reject(error), milliseconds);
-  });
-  try {
-    return await Promise.race([promise, stalled]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-function throwIfAborted(signal?: AbortSignal): void {
-  if (signal?.aborted) {
-    throw new HalftoneError(
-      "aborted",
-      "Cannot go on: the download was cancelled",
-      {},
-      signal.reason,
-    );
-  }
 }
 
 function failed(message: string, file: string, found: unknown, expected?: unknown): HalftoneError {

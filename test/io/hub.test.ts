@@ -180,6 +180,7 @@ const FAULTS: [Fault, RegExp][] = [
   ["too long", /wrong size/],
   ["bit flip", /wrong hash/],
   ["cut connection", /connection broke|wrong size/],
+  ["cut connection, then wrong ranges", /connection broke.*from \d+ on/],
   ["stall", /connection broke.*nothing came/],
 ];
 
@@ -188,7 +189,11 @@ for (const [fault, message] of FAULTS) {
     test(`a download with the fault "${fault}" leaves no wrong file: ${name}`, async () => {
       await withHub(async ({ resolve, hub, cacheFolder }) => {
         hub.faults.set(name, fault);
-        await rejects(() => resolve({ stallTimeout: 300 }), "download_failed", message);
+        await rejects(
+          () => resolve({ stallTimeout: 300, retryDelay: 1 }),
+          "download_failed",
+          message,
+        );
         const files = await allFiles(cacheFolder);
         assert.ok(!files.some((file) => file.endsWith(".part")), `${files}`);
         assert.ok(!files.some((file) => file.endsWith(name)));
@@ -204,6 +209,39 @@ for (const [fault, message] of FAULTS) {
     });
   }
 }
+
+for (const fault of ["cut connection, then ranges", "cut connection, then all"] as const) {
+  test(`a download goes on where it broke off: ${fault}`, async () => {
+    await withHub(async ({ resolve, hub }) => {
+      const names = ["tokenizer/vocab.json", "transformer/diffusion_pytorch_model.safetensors"];
+      for (const name of names) hub.faults.set(name, fault);
+      const told: number[] = [];
+      const onProgress = ({ file, done }: DownloadProgress) => {
+        if (file === names[1]) told.push(done);
+      };
+      const folder = await resolve({ retryDelay: 1, onProgress });
+      for (const name of names) {
+        assert.deepEqual(new Uint8Array(await readFile(`${folder}/${name}`)), FILES[name]);
+        assert.equal(hub.requests.filter((path) => path.endsWith(name)).length, 2);
+      }
+      assert.deepEqual(told, told.toSorted((a, b) => a - b));
+      assert.equal(told.at(-1), FILES[names[1]].byteLength);
+    });
+  });
+}
+
+test("cancelling ends the pause before a broken connection is made again", async () => {
+  await withHub(async ({ resolve, hub, cacheFolder }) => {
+    hub.faults.set("tokenizer/vocab.json", "truncated");
+    const controller = new AbortController();
+    const onProgress = ({ file }: DownloadProgress) => {
+      if (file.endsWith("vocab.json")) setTimeout(() => controller.abort(), 50);
+    };
+    const options = { signal: controller.signal, onProgress, retryDelay: 60_000 };
+    await rejects(() => resolve(options), "aborted");
+    assert.ok(!(await allFiles(cacheFolder)).some((file) => file.endsWith(".part")));
+  });
+});
 
 test("a file that the Hub lists and lacks, or a Hub in trouble, is told", async () => {
   await withHub(async ({ resolve, hub }) => {

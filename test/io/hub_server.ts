@@ -11,6 +11,9 @@ export type Fault =
   | "too long"
   | "bit flip"
   | "cut connection"
+  | "cut connection, then ranges"
+  | "cut connection, then all"
+  | "cut connection, then wrong ranges"
   | "stall"
   | "missing"
   | "redirect"
@@ -88,7 +91,9 @@ function answer(
   const name = prefix === undefined ? "" : decodeURIComponent(path.slice(prefix.length));
   if (files[name] === undefined) return fail(response, 404);
   const fault = prefix === "/cdn/" ? "none" : faults.get(name) ?? "none";
-  serve(response, files[name], fault, `/cdn/${name}`);
+  const from = /^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1];
+  if (from === undefined) serve(response, files[name], fault, `/cdn/${name}`);
+  else serveRest(response, files[name], Number(from), fault);
 }
 
 function fail(response: ServerResponse, status: number): void {
@@ -113,8 +118,12 @@ function serve(response: ServerResponse, content: Uint8Array, fault: Fault, cdn:
     case "bit flip":
       return void response.end(content.map((byte, i) => i === 0 ? byte ^ 1 : byte));
     case "cut connection":
+    case "cut connection, then ranges":
+    case "cut connection, then all":
+    case "cut connection, then wrong ranges":
       response.setHeader("content-length", content.byteLength);
-      response.write(half, () => response.destroy());
+      // Long enough that the half is read: Bun forgets what comes together with the end.
+      response.write(half, () => setTimeout(() => response.destroy(), 200));
       return;
     case "stall":
       response.setHeader("content-length", content.byteLength);
@@ -122,4 +131,17 @@ function serve(response: ServerResponse, content: Uint8Array, fault: Fault, cdn:
     default:
       response.end(content);
   }
+}
+
+/** Answers a request for the bytes from `from` on, which comes when a connection broke. */
+function serveRest(response: ServerResponse, content: Uint8Array, from: number, fault: Fault) {
+  if (fault === "cut connection, then all") return void response.end(content);
+  if (!fault.startsWith("cut connection, then")) return serve(response, content, fault, "");
+  const first = fault.endsWith("wrong ranges") ? from + 1 : from;
+  response.statusCode = 206;
+  response.setHeader(
+    "content-range",
+    `bytes ${first}-${content.byteLength - 1}/${content.byteLength}`,
+  );
+  response.end(content.subarray(first));
 }
