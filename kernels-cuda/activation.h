@@ -35,10 +35,14 @@ struct Epilogue {
   int32_t output_stride;
   int32_t activation;
 
-  DEVICE void store(int row, int column, float sum) const {
+  DEVICE float ended(int row, int column, float sum) const {
     float value = activate(activation, bias ? sum + bias[column] : sum);
     if (gate.data) value *= gate.at(row, column);
     if (residual.data) value += residual.at(row, column);
+    return value;
+  }
+  DEVICE void keep(int row, int column, float value) const {
     output[(int64_t)row * output_stride + column] = value;
   }
+  DEVICE void store(int row, int column, float sum) const { keep(row, column, ended(row, column, sum)); }
 };

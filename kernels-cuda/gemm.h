@@ -8,11 +8,21 @@ constexpr int TILE = 64;
 constexpr int DEPTH = 16;
 constexpr int GEMM_THREADS = 256;
 
+// The first row and column of a block's tile; tiles lie along one axis of the grid, those of a row side by side.
+struct TileOrigin {
+  int row, column;
+};
+DEVICE TileOrigin tile_origin(int columns) {
+  int across = ceil_div(columns, TILE);
+  return {(int)(blockIdx.x / across) * TILE, (int)(blockIdx.x % across) * TILE};
+}
+
 template <class Left, class Right, class Sink>
 DEVICE void multiply_tile(const Left& left, const Right& right, int rows, int columns, int depth,
                           const Sink& sink) {
   SHARED float a[DEPTH][TILE + 4], b[DEPTH][TILE + 4];
-  int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+  TileOrigin origin = tile_origin(columns);
+  int first_row = origin.row, first_column = origin.column;
   int across = threadIdx.x % 16 * 4, down = threadIdx.x / 16 * 4;
   float sums[4][4] = {};
   for (int start = 0; start < depth; start += DEPTH) {

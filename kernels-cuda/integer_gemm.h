@@ -11,7 +11,8 @@ template <class Left, class Right, class Sink>
 DEVICE void multiply_codes(const Left& left, const Right& right, int rows, int columns, int depth,
                            const Sink& sink) {
   SHARED int32_t a[PACKS][TILE + 4], b[PACKS][TILE + 4];
-  int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+  TileOrigin origin = tile_origin(columns);
+  int first_row = origin.row, first_column = origin.column;
   int across = threadIdx.x % 16 * 4, down = threadIdx.x / 16 * 4;
   int32_t sums[4][4] = {}, row_sums[4] = {};
   for (int start = 0; start < depth; start += DEPTH) {

@@ -79,7 +79,7 @@ struct WeightCodes {
     const uint8_t* codes = weight.data + (int64_t)row * weight.columns + k;
     uint32_t packed = 0;
     for (int i = 0; i < 4; i++) {
-      if (k + i < weight.columns) packed |= (uint32_t)(codes[i] ^ 0x80) << (8 * i);
+      if (k + i < weight.columns) packed |= (codes[i] ^ 0x80 ^ weight.flip) << (8 * i);
     }
     return (int32_t)packed;
   }

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "activation.h"
+#include "numbers.h"
 #include "reduce.h"
+#include "rounding.h"
 
 struct NormParameters {
   Rows x;
@@ -16,33 +18,56 @@ struct NormParameters {
   int32_t activation, chunk_rows, chunks, unused;
 };
 
-DEVICE void store_normalized(const NormParameters& p, int row, int column, float value) {
+DEVICE float finished(const NormParameters& p, int row, int column, float value) {
   if (p.weight) value *= p.weight[column];
   if (p.bias) value += p.bias[column];
   if (p.scale.data) value *= 1.0f + p.scale.at(row, column);
   if (p.shift.data) value += p.shift.at(row, column);
-  p.output[(int64_t)row * p.output_stride + column] = activate(p.activation, value);
+  return activate(p.activation, value);
 }
+
+// A row after its norm; all of the block must make it.
+struct NormalizedRow {
+  const NormParameters& p;
+  float mean, inverse;
+
+  DEVICE NormalizedRow(const NormParameters& p, int row) : p(p), mean(0) {
+    if (p.kind == NORM_LAYER) {
+      float sum = 0;
+      for (int i = threadIdx.x; i < p.columns; i += BLOCK) sum += p.x.at(row, i);
+      mean = reduce_block(sum, Sum()) / p.columns;
+    }
+    float squares = 0;
+    for (int i = threadIdx.x; i < p.columns; i += BLOCK) {
+      float centred = p.x.at(row, i) - mean;
+      squares += centred * centred;
+    }
+    float variance = reduce_block(squares, Sum()) / p.columns;
+    inverse = 1.0f / sqrtf(variance + p.epsilon);
+  }
+  DEVICE float at(int row, int column) const {
+    return finished(p, row, column, (p.x.at(row, column) - mean) * inverse);
+  }
+  DEVICE void keep(int row, int column, float value) const {
+    if (p.output) p.output[(int64_t)row * p.output_stride + column] = value;
+  }
+};
 
 // Layer and RMS norm: a block a row.
 KERNEL(row_norm, BLOCK, NormParameters) {
   int row = blockIdx.x;
-  float mean = 0;
-  if (p.kind == NORM_LAYER) {
-    float sum = 0;
-    for (int i = threadIdx.x; i < p.columns; i += BLOCK) sum += p.x.at(row, i);
-    mean = reduce_block(sum, Sum()) / p.columns;
-  }
-  float squares = 0;
-  for (int i = threadIdx.x; i < p.columns; i += BLOCK) {
-    float centred = p.x.at(row, i) - mean;
-    squares += centred * centred;
-  }
-  float variance = reduce_block(squares, Sum()) / p.columns;
-  float inverse = 1.0f / sqrtf(variance + p.epsilon);
-  for (int i = threadIdx.x; i < p.columns; i += BLOCK) {
-    store_normalized(p, row, i, (p.x.at(row, i) - mean) * inverse);
-  }
+  NormalizedRow normalized(p, row);
+  for (int i = threadIdx.x; i < p.columns; i += BLOCK) normalized.keep(row, i, normalized.at(row, i));
+}
+
+struct NormCodesParameters {
+  NormParameters norm;  // output null where nobody reads the floats
+  Rounding to;
+};
+
+// The same, rounded for the linear layers that follow.
+KERNEL(row_norm_codes, BLOCK, NormCodesParameters) {
+  round_row(p.to, NormalizedRow(p.norm, blockIdx.x), blockIdx.x);
 }
 
 // Group norm, first half: the moments of a group in a chunk of rows. Blocks: [chunks, groups].
@@ -88,13 +113,15 @@ KERNEL(group_norm, BLOCK, NormParameters) {
   int elements = (least(first + p.chunk_rows, p.rows) - first) * width;
   for (int i = threadIdx.x; i < elements; i += BLOCK) {
     int row = first + i / width, column = group * width + i % width;
-    store_normalized(p, row, column, (p.x.at(row, column) - mean) * inverse);
+    float value = (p.x.at(row, column) - mean) * inverse;
+    p.output[(int64_t)row * p.output_stride + column] = finished(p, row, column, value);
   }
 }
 
+template <class Number>
 struct HeadNormRopeParameters {
   Rows x;
-  float* output;
+  Number* output;
   const float* weight;
   Rows cosines, sines;  // data null when nothing is rotated
   int32_t rows, heads, size, output_stride;
@@ -103,7 +130,8 @@ struct HeadNormRopeParameters {
 };
 
 // RMS norm over each head's values, then rotation of adjacent pairs; a warp a head.
-KERNEL(head_norm_rope, BLOCK, HeadNormRopeParameters) {
+template <class Number>
+DEVICE void norm_heads(const HeadNormRopeParameters<Number>& p) {
   int item = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
   int row = item / p.heads, first = item % p.heads * p.size;
   if (row >= p.rows) return;
@@ -114,15 +142,20 @@ KERNEL(head_norm_rope, BLOCK, HeadNormRopeParameters) {
   }
   squares = reduce_warp(squares, Sum());
   float inverse = 1.0f / sqrtf(squares / p.size + p.epsilon);
-  float* output = p.output + (int64_t)row * p.output_stride + first;
+  Number* output = p.output + (int64_t)row * p.output_stride + first;
   if (!p.cosines.data) {
-    for (int i = lane; i < p.size; i += 32) output[i] = p.x.at(row, first + i) * inverse * p.weight[i];
+    for (int i = lane; i < p.size; i += 32) narrow(p.x.at(row, first + i) * inverse * p.weight[i], output[i]);
     return;
   }
   for (int i = 2 * lane; i < p.size; i += 64) {
     float a = p.x.at(row, first + i) * inverse * p.weight[i];
     float b = p.x.at(row, first + i + 1) * inverse * p.weight[i + 1];
-    output[i] = a * p.cosines.at(row, i) - b * p.sines.at(row, i);
-    output[i + 1] = b * p.cosines.at(row, i + 1) + a * p.sines.at(row, i + 1);
+    narrow(a * p.cosines.at(row, i) - b * p.sines.at(row, i), output[i]);
+    narrow(b * p.cosines.at(row, i + 1) + a * p.sines.at(row, i + 1), output[i + 1]);
   }
 }
+
+KERNEL(head_norm_rope, BLOCK, HeadNormRopeParameters<float>) { norm_heads(p); }
+// For attention in 16 bits.
+KERNEL(head_norm_rope_float16, BLOCK, HeadNormRopeParameters<Float16>) { norm_heads(p); }
+KERNEL(head_norm_rope_bfloat16, BLOCK, HeadNormRopeParameters<BFloat16>) { norm_heads(p); }

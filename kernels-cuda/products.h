@@ -109,7 +109,7 @@ struct MatmulParameters {
 
 // a [batch, m, k], b [batch, n, k] -> output [batch, m, n] = scale * a b^T; a batch is a layer of blocks.
 KERNEL(matmul, GEMM_THREADS, MatmulParameters) {
-  int batch = blockIdx.z;
+  int batch = blockIdx.y;
   multiply_tile(BatchMatrix{p.a, batch}, BatchMatrix{p.b, batch}, p.m, p.n, p.k,
                 ScaledOutput{p.output, batch, p.scale});
 }

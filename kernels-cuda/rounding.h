@@ -1,5 +1,6 @@
 // Rounding of activations to codes before a linear layer, as src/ops/activation_mode.ts says; every step is a
-// float operation of its own, because which codes come out is part of the meaning.
+// float operation of its own, because which codes come out is part of the meaning. What is rounded lies in memory,
+// or is the result of a norm or of a product that is made again whenever it is asked for.
 #pragma once
 
 #include "activation.h"
@@ -8,8 +9,7 @@
 
 enum CodeRounding { ROUND_QUOTIENT, ROUND_RECIPROCAL, ROUND_RATIO };
 
-struct RoundParameters {
-  Rows x;
+struct Rounding {
   const int32_t* marks;  // LLM.int8() only: outlier columns, whose codes are 0; else null
   float* ranges;         // [rows, 2] when all rows share a scale that is found from x; else null
   float* scales;         // [rows], written
@@ -20,6 +20,12 @@ struct RoundParameters {
   int32_t dtype;         // INT8, or a float8 of numbers.h
   int32_t is_static, is_asymmetric, rounding;
   float levels, least, scale, inverse, zero, lowest, highest, threshold;
+  int32_t unused;
+};
+
+struct RoundParameters {
+  Rows x;
+  Rounding to;
 };
 constexpr int INT8 = -1;
 
@@ -36,28 +42,33 @@ DEVICE float clamp(float x, float lowest, float highest) {
 }
 
 // An activation as it is rounded: LLM.int8() goes through float16.
-DEVICE float activation_at(const RoundParameters& p, int row, int column) {
-  float x = p.x.at(row, column);
-  return p.marks ? half_to_float(float_to_half(x)) : x;
-}
+DEVICE float as_rounded(const Rounding& p, float x) { return p.marks ? half_to_float(float_to_half(x)) : x; }
+
+// Activations that lie in memory; those that are made here write what else is wanted of them in `keep`.
+struct StoredActivations {
+  const Rows& x;
+  DEVICE float at(int row, int column) const { return x.at(row, column); }
+  DEVICE void keep(int, int, float) const {}
+};
 
 struct Range {
   float least, largest;
 };
 
 // The least and the largest value of a row, zero included, what LLM.int8() keeps apart left out.
-DEVICE Range row_range(const RoundParameters& p, int row) {
+template <class Activations>
+DEVICE Range row_range(const Rounding& p, const Activations& x, int row) {
   float least = 0, largest = 0;
   for (int column = threadIdx.x; column < p.columns; column += BLOCK) {
-    float x = activation_at(p, row, column);
-    if (p.threshold > 0 && fabsf(x) >= p.threshold) continue;
-    least = Least()(least, x);
-    largest = Greatest()(largest, x);
+    float value = as_rounded(p, x.at(row, column));
+    if (p.threshold > 0 && fabsf(value) >= p.threshold) continue;
+    least = Least()(least, value);
+    largest = Greatest()(largest, value);
   }
   return {reduce_block(least, Least()), reduce_block(largest, Greatest())};
 }
 
-DEVICE Range shared_range(const RoundParameters& p) {
+DEVICE Range shared_range(const Rounding& p) {
   float least = 0, largest = 0;
   for (int row = threadIdx.x; row < p.rows; row += BLOCK) {
     least = Least()(least, p.ranges[2 * row]);
@@ -71,7 +82,7 @@ struct Scaling {
   bool divides;  // by the scale, instead of multiplying by the inverse
 };
 
-DEVICE Scaling scaling_of(const RoundParameters& p, Range range) {
+DEVICE Scaling scaling_of(const Rounding& p, Range range) {
   float span = p.is_asymmetric ? range.largest - range.least : Greatest()(-range.least, range.largest);
   float scale = Greatest()(span / p.levels, p.least);
   float zero = 0;
@@ -84,37 +95,31 @@ DEVICE Scaling scaling_of(const RoundParameters& p, Range range) {
   return {scale, zero, inverse, p.rounding == ROUND_QUOTIENT};
 }
 
-DEVICE float code_of(const RoundParameters& p, const Scaling& s, float x) {
+DEVICE float code_of(const Rounding& p, const Scaling& s, float x) {
   float exact = s.divides ? x / s.scale : __fmul_rn(x, s.inverse);
   if (p.dtype == INT8) return clamp(rintf(exact) + s.zero, p.lowest, p.highest);
   return round_to_float8(clamp(exact, p.lowest, p.highest), p.dtype);
 }
 
-DEVICE uint8_t byte_of(const RoundParameters& p, float code) {
+DEVICE uint8_t byte_of(const Rounding& p, float code) {
   if (p.dtype != INT8) return float_to_e4m3(code);
   return code == code ? (uint8_t)(int8_t)code : 0;
 }
 
-// The range of each row, when all of them share a scale; a block a row.
-KERNEL(round_ranges, BLOCK, RoundParameters) {
-  int row = blockIdx.x;
-  Range range = row_range(p, row);
-  if (threadIdx.x == 0) {
-    p.ranges[2 * row] = range.least;
-    p.ranges[2 * row + 1] = range.largest;
-  }
-}
-
-// Codes of a row, what they stand for, or both; a block a row.
-KERNEL(round_rows, BLOCK, RoundParameters) {
-  int row = blockIdx.x;
+// Codes of a row, what they stand for, or both; all of the block must call it.
+template <class Activations>
+DEVICE void round_row(const Rounding& p, const Activations& x, int row) {
   Scaling scaling = {p.scale, p.zero, p.inverse, false};
-  if (!p.is_static) scaling = scaling_of(p, p.ranges ? shared_range(p) : row_range(p, row));
+  if (!p.is_static) scaling = scaling_of(p, p.ranges ? shared_range(p) : row_range(p, x, row));
   int width = p.codes ? p.code_stride : p.columns;
   float broken = 0;
   for (int column = threadIdx.x; column < width; column += BLOCK) {
-    bool counts = column < p.columns && !(p.marks && p.marks[column]);
-    float code = counts ? code_of(p, scaling, activation_at(p, row, column)) : 0;
+    float code = 0;
+    if (column < p.columns) {
+      float value = x.at(row, column);
+      x.keep(row, column, value);
+      if (!(p.marks && p.marks[column])) code = code_of(p, scaling, as_rounded(p, value));
+    }
     if (code != code) broken = code;
     if (p.codes) p.codes[(int64_t)row * p.code_stride + column] = byte_of(p, code);
     if (p.values) {
@@ -128,3 +133,16 @@ KERNEL(round_rows, BLOCK, RoundParameters) {
     if (p.zeros) p.zeros[row] = scaling.zero;
   }
 }
+
+// The range of each row, when all of them share a scale; a block a row.
+KERNEL(round_ranges, BLOCK, RoundParameters) {
+  int row = blockIdx.x;
+  Range range = row_range(p.to, StoredActivations{p.x}, row);
+  if (threadIdx.x == 0) {
+    p.to.ranges[2 * row] = range.least;
+    p.to.ranges[2 * row + 1] = range.largest;
+  }
+}
+
+// A block a row.
+KERNEL(round_rows, BLOCK, RoundParameters) { round_row(p.to, StoredActivations{p.x}, blockIdx.x); }

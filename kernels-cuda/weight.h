@@ -34,7 +34,7 @@ struct Weight {
   int32_t has_table;
   float zero_point;
   uint32_t group_size;
-  int32_t unused;
+  uint32_t flip;  // bits of a code that lie the other way round
   Scales scale;
   Scales offset;
 };
@@ -93,7 +93,7 @@ DEVICE float factor_of(const Weight& w, int64_t group) {
 DEVICE float weight_at(const Weight& w, int64_t index) {
   if (!w.is_quantized) return load_float(w.data, w.dtype, index);
   int64_t group = quotient(index, w.group_size);
-  float value = scaled(w, code_at(w.data, w.bits, index), scale_of(w.scale, group));
+  float value = scaled(w, code_at(w.data, w.bits, index) ^ w.flip, scale_of(w.scale, group));
   return w.offset.kind == SCALE_NONE ? value : __fadd_rn(value, scale_of(w.offset, group));
 }
 
@@ -121,7 +121,7 @@ DEVICE void eight_weights(const Weight& w, int64_t first, int count, float out[8
       scale = scale_of(w.scale, group);
       if (has_offset) offset = scale_of(w.offset, group);
     }
-    float value = scaled(w, (uint32_t)(codes >> (i * w.bits)) & mask, scale);
+    float value = scaled(w, ((uint32_t)(codes >> (i * w.bits)) & mask) ^ w.flip, scale);
     out[i] = has_offset ? __fadd_rn(value, offset) : value;
   }
 }

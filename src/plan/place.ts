@@ -16,12 +16,20 @@ export interface Placement {
   readonly arenaBytes: number;
 }
 
-interface Life {
+/** A region that is needed during some steps, and where it was put. */
+export interface Life {
+  /** A multiple of the alignment. */
+  readonly bytes: number;
+  readonly firstStep: number;
+  readonly lastStep: number;
+  offset: number;
+}
+
+interface StorageLife extends Life {
   readonly storage: Storage;
   readonly role: PlanBuffer["role"];
   firstStep: number;
   lastStep: number;
-  offset: number;
 }
 
 /** Gives each storage of the graph its place. */
@@ -32,9 +40,9 @@ export function place(graph: Graph): Placement {
   const order = new Map(lives.map((life, index) => [life.storage, index]));
   const indexOf = new Map<Storage, number>(order);
   for (const storage of alias.keys()) indexOf.set(storage, order.get(resolve(alias, storage))!);
-  const buffers = lives.map(({ storage, role, offset, firstStep, lastStep }) => ({
+  const buffers = lives.map(({ bytes, role, offset, firstStep, lastStep }) => ({
     role,
-    bytes: bytesOf(storage),
+    bytes,
     offset,
     firstStep,
     lastStep,
@@ -111,12 +119,12 @@ function isWrittenBefore(graph: Graph, storage: Storage, step: number): boolean 
 }
 
 /** First and last step of each storage; inputs, outputs and constants live throughout. */
-function livesOf(graph: Graph, alias: ReadonlyMap<Storage, Storage>): Life[] {
-  const lives = new Map<Storage, Life>();
+function livesOf(graph: Graph, alias: ReadonlyMap<Storage, Storage>): StorageLife[] {
+  const lives = new Map<Storage, StorageLife>();
   const end = Math.max(0, graph.nodes.length - 1);
   const whole = (tensor: Tensor, role: PlanBuffer["role"]) => {
     const storage = resolve(alias, tensor.storage);
-    lives.set(storage, { storage, role, firstStep: 0, lastStep: end, offset: 0 });
+    lives.set(storage, lifeOf(storage, role, 0, end));
   };
   for (const { tensor } of graph.constants) whole(tensor, "constant");
   for (const tensor of graph.inputs.values()) whole(tensor, "input");
@@ -131,26 +139,33 @@ function livesOf(graph: Graph, alias: ReadonlyMap<Storage, Storage>): Life[] {
   return [...lives.values()];
 }
 
-function touch(lives: Map<Storage, Life>, storage: Storage, step: number): void {
-  const life = lives.get(storage);
-  if (!life) {
-    const role = "temporary";
-    lives.set(storage, { storage, role, firstStep: step, lastStep: step, offset: 0 });
-  } else if (life.role === "temporary") life.lastStep = step;
+function lifeOf(
+  storage: Storage,
+  role: PlanBuffer["role"],
+  firstStep: number,
+  lastStep: number,
+): StorageLife {
+  return { storage, role, bytes: bytesOf(storage), firstStep, lastStep, offset: 0 };
 }
 
-/** Largest first, each at the lowest offset free during its life. Returns the arena's bytes. */
-function assignOffsets(lives: Life[]): number {
+function touch(lives: Map<Storage, StorageLife>, storage: Storage, step: number): void {
+  const life = lives.get(storage);
+  if (!life) lives.set(storage, lifeOf(storage, "temporary", step, step));
+  else if (life.role === "temporary") life.lastStep = step;
+}
+
+/** Largest first, each at the lowest offset free during its life. Returns the bytes of all. */
+export function assignOffsets(lives: readonly Life[]): number {
   const placed: Life[] = []; // by offset
   let arenaBytes = 0;
-  const bySize = [...lives].sort((a, b) => b.storage.size - a.storage.size);
+  const bySize = [...lives].sort((a, b) => b.bytes - a.bytes);
   for (const life of bySize) {
-    const bytes = bytesOf(life.storage);
+    const { bytes } = life;
     let offset = 0;
     for (const other of placed) {
       if (other.lastStep < life.firstStep || other.firstStep > life.lastStep) continue;
       if (other.offset >= offset + bytes) break;
-      offset = Math.max(offset, other.offset + bytesOf(other.storage));
+      offset = Math.max(offset, other.offset + other.bytes);
     }
     life.offset = offset;
     const position = placed.findIndex((other) => other.offset > offset);

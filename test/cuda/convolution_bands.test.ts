@@ -3,6 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { convolutionBands } from "../../src/backends/cuda/convolution_bands.ts";
+import { RoundedRegion } from "../../src/backends/cuda/rounded_region.ts";
+import { ConstantPool } from "../../src/backends/cuda/constant_pool.ts";
+import { encodePlan } from "../../src/backends/cuda/encode.ts";
 import { createCudaBackend } from "../../src/backends/cuda/mod.ts";
 import * as evaluate from "../backends/conformance/evaluator.ts";
 import { compare } from "../backends/conformance/cases.ts";
@@ -43,6 +46,36 @@ test("the bands of a convolution are its rows", () => {
     });
     assert.deepEqual(found, [...evaluate.convolution(image, weight, 1, attributes)]);
   }
+});
+
+test("a picture has room in a grid when it has more than 65,535 tiles of pixels", () => {
+  const [height, width] = [4100, 4100];
+  const graph = new Graph("large picture", { lookup: () => undefined });
+  const picture = graph.input("x", [height, width, 1]);
+  const weight = graph.input("w", [2, 1]);
+  const attributes = {
+    kernel: 1,
+    stride: 1,
+    padding: [0, 0, 0, 0],
+    upsample: 1,
+    activation: "identity",
+  } as const;
+  const output = graph.allocate([height, width, 2]);
+  graph.output("y", graph.add("conv2d", attributes, [picture, weight, null, null], output));
+  const plan = buildPlan(graph, { supports: () => true });
+  const products = { precision: "float32", library: null, dnn: null } as const;
+  const { steps: [[launch] = []] } = encodePlan(plan, {
+    arena: 0,
+    stepScratch: 0,
+    fault: 0,
+    weights: { unit: () => 0 },
+    constants: new ConstantPool(0),
+    products,
+    rounded: new RoundedRegion(plan, products, 0),
+    hasSignedCodes: false,
+  });
+  assert.ok(launch?.kind === "kernel" && launch.grid[0] > 65535);
+  assert.deepEqual(launch.grid, [Math.ceil(height * width / 64), 1, 1]);
 });
 
 const standIn = openStandIn("convolution_bands");

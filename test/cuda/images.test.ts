@@ -78,6 +78,7 @@ const INSTRUCTIONS: Readonly<Record<string, readonly RegExp[]>> = {
   llm_int8_linear: [/IDP\.4A\.S8\.S8/],
   narrow_bfloat16: [/STG\.E\.128/, /F2FP\.BF16/],
   narrow_float16: [/STG\.E\.128/],
+  sign_codes: [/STG\.E\.128/],
   unpack_int8: [/STG\.E\.128/],
 };
 

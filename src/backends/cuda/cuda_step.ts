@@ -7,6 +7,8 @@ import { tableValues } from "../integer_table.ts";
 import { invalid } from "../operand_view.ts";
 import { StepOperands, type UnitPlaces, weightMatrix } from "../step_operands.ts";
 import { keptDtype, unitLayout } from "../weight_unit.ts";
+import { signsCodes } from "./coded_weight.ts";
+import type { RoundedRegion } from "./rounded_region.ts";
 import type { ConstantPool } from "./constant_pool.ts";
 import type { DnnAddresses, DnnLibrary, PreparedDnn } from "./dnn_problem.ts";
 import type { KernelName } from "./kernel_names.ts";
@@ -67,6 +69,9 @@ export interface Placement {
   readonly weights: UnitPlaces;
   readonly constants: ConstantPool;
   readonly products: Products;
+  readonly rounded: RoundedRegion;
+  /** Whether weights lie as `signsCodes` says. */
+  readonly hasSignedCodes: boolean;
 }
 
 /** A weight operand: its matrix, its description, and whether products can read it as it lies. */
@@ -79,6 +84,8 @@ export interface EncodedWeight {
     readonly codes: number;
     readonly scales: number;
     readonly layout: QuantizedLayout;
+    /** Whether the codes are signed numbers as they lie. */
+    readonly isSigned: boolean;
   } | null;
   /** Where its rows lie and as what, or null when they must be dequantized. */
   readonly plain: {
@@ -97,14 +104,19 @@ export class CudaStep extends StepOperands {
   readonly launches: Launch[] = [];
   readonly fault: number;
   readonly products: Products;
+  /** What steps round for each other. */
+  readonly rounded: RoundedRegion;
   readonly #constants: ConstantPool;
+  readonly #hasSignedCodes: boolean;
 
   constructor(plan: Plan, index: number, placement: Placement) {
     const { arena, stepScratch, fault, weights, constants, products } = placement;
     super(plan, index, arena, stepScratch, weights);
     this.fault = fault;
     this.products = products;
+    this.rounded = placement.rounded;
     this.#constants = constants;
+    this.#hasSignedCodes = placement.hasSignedCodes;
   }
 
   /** Adds a launch. */
@@ -153,9 +165,11 @@ export class CudaStep extends StepOperands {
     const unit = this.unit(input.weight);
     const matrix = weightMatrix(weight);
     const type = plainType(weight);
-    const descriptor = describeWeight(weight, unit, mode && this.#tableUnder(weight, mode));
+    const isSigned = this.#hasSignedCodes && signsCodes(weight);
+    const table = mode && this.#tableUnder(weight, mode);
+    const descriptor = describeWeight(weight, unit, { table, isSigned });
     const plain = type && { address: unit, stride: matrix.columns, type };
-    return { ...matrix, descriptor, coded: codedParts(weight, unit), plain };
+    return { ...matrix, descriptor, coded: codedParts(weight, unit, isSigned), plain };
   }
 
   /** Where a table that the mode rounds lies; undefined where the weight's own is used. */
@@ -168,10 +182,11 @@ export class CudaStep extends StepOperands {
   }
 }
 
-function codedParts(weight: PlanWeight, unit: number): EncodedWeight["coded"] {
+function codedParts(weight: PlanWeight, unit: number, isSigned: boolean): EncodedWeight["coded"] {
   if (weight.format.kind === "dense") return null;
   const { data, scale } = unitLayout(weight);
-  return { codes: unit + data, scales: unit + scale.data, layout: weight.format.layout };
+  const { layout } = weight.format;
+  return { codes: unit + data, scales: unit + scale.data, layout, isSigned };
 }
 
 /** The type of a weight's elements where products can read them as they lie. */

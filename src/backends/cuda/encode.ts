@@ -2,6 +2,7 @@
 
 import type { OpName } from "../../ops/op_table.ts";
 import type { Plan } from "../../plan/plan.ts";
+import { RoundedRegion } from "./rounded_region.ts";
 import { ConstantPool } from "./constant_pool.ts";
 import { CudaStep, type Launch, type Placement, type Products } from "./cuda_step.ts";
 import {
@@ -56,7 +57,8 @@ export function encodePlan(plan: Plan, placement: Placement): EncodedPlan {
 export function measurePlan(
   plan: Plan,
   { precision, library, dnn }: Products,
-): { stepScratchBytes: number; constantBytes: number } {
+  isStreamed: boolean,
+): { stepScratchBytes: number; constantBytes: number; roundedBytes: number } {
   const constants = new ConstantPool(0);
   const weights = { unit: () => 0 };
   // What the libraries can do depends on addresses; what steps need does not.
@@ -66,7 +68,8 @@ export function measurePlan(
     library: library && { multipliesFloat8, prepare: () => null },
     dnn: dnn && { hasAttention: dnn.hasAttention, prepare: () => null },
   };
-  const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants, products };
-  const { stepScratchBytes } = encodePlan(plan, nowhere);
-  return { stepScratchBytes, constantBytes: constants.bytes };
+  const rounded = new RoundedRegion(plan, products, 0);
+  const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants, products, rounded };
+  const { stepScratchBytes } = encodePlan(plan, { ...nowhere, hasSignedCodes: !isStreamed });
+  return { stepScratchBytes, constantBytes: constants.bytes, roundedBytes: rounded.bytes };
 }

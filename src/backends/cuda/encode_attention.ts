@@ -4,16 +4,11 @@ import { HalftoneError } from "../../errors.ts";
 import { invalid, type MatrixView, repeatRows } from "../operand_view.ts";
 import { attentionBias } from "../step_checks.ts";
 import type { CudaStep } from "./cuda_step.ts";
-import type { AttentionProblem } from "./dnn_problem.ts";
 import type { KernelName } from "./kernel_names.ts";
-import { workspaceBytes as workspaceBytesOf } from "./library_product.ts";
-import { operandType } from "./matmul_precision.ts";
+import { askedAttention } from "./narrow_heads.ts";
 import { address, float, integers, rows } from "./parameters.ts";
 import { launchEnd, launchNarrow, type NarrowType, scratchRows } from "./plain_rows.ts";
 import { plainEnd } from "./product_end.ts";
-
-/** What cuDNN's heads are multiples of. */
-const HEAD_UNIT = 8;
 
 /** The attention kernels by the widest head they take, with the queries of a block. */
 const ATTENTION_KERNELS: readonly {
@@ -27,9 +22,6 @@ const ATTENTION_KERNELS: readonly {
 ];
 
 interface Attention {
-  readonly heads: number;
-  readonly size: number;
-  readonly scale: number;
   readonly q: MatrixView;
   readonly k: MatrixView;
   readonly v: MatrixView;
@@ -53,9 +45,7 @@ export function encodeAttention(step: CudaStep): void {
   if (q.columns !== output.columns || v.columns !== output.columns) {
     throw invalid("attention operands have another width", { q, v, output });
   }
-  const attention = { heads, size, scale, q, k, v, output };
-  const isPlain = !causal && !step.has(3) && k.rows > 0;
-  if (isPlain && attendByLibrary(step, attention)) return;
+  if (attendByLibrary(step, { q, k, v, output })) return;
   const bias = attentionBias(step, [heads, output.rows, k.rows]);
   step.launch(kernel.kernel, [Math.ceil(output.rows / kernel.queries), heads, 1], [
     ...[q, k, v].flatMap((matrix) => rows([matrix.address, matrix.stride])),
@@ -73,31 +63,28 @@ function refused(dtype: string): HalftoneError {
   });
 }
 
-/** In 16 bits: operands narrowed, the result widened. False where the library does not do it. */
-function attendByLibrary(step: CudaStep, attention: Attention): boolean {
-  const { precision, dnn } = step.products;
-  const type = operandType(precision);
-  if (type === "float32" || !dnn?.hasAttention || attention.size % HEAD_UNIT !== 0) return false;
-  const { q, k, v, output } = attention;
-  const narrow = [q, k, v, output].map(({ rows, columns }) =>
-    scratchRows(step, [rows, columns], type)
-  );
-  const workspaceBytes = workspaceBytesOf(4 * output.rows * output.columns);
-  const workspace = step.scratch(workspaceBytes);
-  const prepared = dnn.prepare(problemOf(attention, type, workspaceBytes));
+/** In 16 bits: operands narrowed unless they are made so, the result widened. False where the library does not do it. */
+function attendByLibrary(step: CudaStep, { q, k, v, output }: Attention): boolean {
+  const problem = askedAttention(step.plan, step.step, step.products);
+  if (problem === null) return false;
+  const { type } = problem;
+  const operands = [q, k, v].map((wide, operand) => {
+    const made = step.rounded.headsReadBy(step.index, operand);
+    return { wide, made, address: made ? step.rounded.addressOf(made) : place(step, wide, type) };
+  });
+  const result = scratchRows(step, [output.rows, output.columns], type);
+  const workspace = step.scratch(problem.workspaceBytes);
+  const prepared = step.products.dnn!.prepare(problem);
   if (!prepared) return false;
-  const operands = narrow.map((matrix) => matrix.address) as [number, number, number, number];
-  [q, k, v].forEach((matrix, index) => launchNarrow(step, matrix, operands[index]!, type));
-  step.launchDnn(prepared, { operands, workspace });
-  launchEnd(step, narrow[3]!, plainEnd(output));
+  for (const { wide, made, address } of operands) {
+    if (!made) launchNarrow(step, wide, address, type);
+  }
+  const places = operands.map(({ address }) => address) as [number, number, number];
+  step.launchDnn(prepared, { operands: [...places, result.address], workspace });
+  launchEnd(step, result, plainEnd(output));
   return true;
 }
 
-function problemOf(
-  { heads, size, scale, q, k }: Attention,
-  type: NarrowType,
-  workspaceBytes: number,
-): AttentionProblem {
-  const shape = { heads, size, queries: q.rows, keys: k.rows };
-  return { kind: "attention", type, ...shape, scale, workspaceBytes };
+function place(step: CudaStep, { rows, columns }: MatrixView, type: NarrowType): number {
+  return scratchRows(step, [rows, columns], type).address;
 }

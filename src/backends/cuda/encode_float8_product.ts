@@ -7,7 +7,8 @@ import type { QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { MatrixView } from "../operand_view.ts";
 import { type CodedWeight, scalesOf } from "./coded_weight.ts";
 import type { CudaStep } from "./cuda_step.ts";
-import { type CodeRows, roundedCodes } from "./encode_rounding.ts";
+import type { CodeRows } from "./code_places.ts";
+import { roundedCodes, writtenCodes } from "./encode_rounding.ts";
 import {
   holdsSums,
   launchLibraryProduct,
@@ -16,7 +17,7 @@ import {
   sumsInOutput,
 } from "./library_product.ts";
 import type { ProductScaling } from "./matmul_problem.ts";
-import { address, integers, rows } from "./parameters.ts";
+import { address, integers, type Parameter, rows } from "./parameters.ts";
 import { endParameters, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
 
@@ -40,14 +41,21 @@ export function launchFloat8Layer(
     weight: { ...weight, address: weight.coded.codes, stride: weight.columns, type: TYPE },
     workspace: libraryWorkspace(step, sumBytes),
   };
+  const layer = { codes, weight, end };
+  const written = sumsInOutput(end) ? writtenCodes(step, output) : null;
+  if (written) {
+    launchSums(step, { ...product, output });
+    const sums = endedSums(output, layer, written.keepsFloats);
+    return step.launch("end_float8_codes", [output.rows, 1, 1], [...sums, ...written.parameters]);
+  }
   const sums = sumsInOutput(end)
     ? output
     : { ...output, address: step.scratch(sumBytes), stride: output.columns };
-  if (launchWithScales(step, product, { codes, weight, end, scaling: scalingOf(weight, mode) })) {
+  if (launchWithScales(step, product, { ...layer, scaling: scalingOf(weight, mode) })) {
     return;
   }
   launchSums(step, { ...product, output: sums });
-  launchEnd(step, sums, { codes, weight, end });
+  step.launchElements("end_float8", output.rows * output.columns, endedSums(sums, layer));
 }
 
 /** How the library may scale: one number for each row of both, or one for all of both. */
@@ -94,12 +102,17 @@ function launchSums(step: CudaStep, product: LibraryProduct): void {
   ]);
 }
 
-function launchEnd(step: CudaStep, sums: MatrixView, { codes, weight, end }: Layer): void {
+/** The struct `EndCodesParameters`. */
+function endedSums(
+  sums: MatrixView,
+  { codes, weight, end }: Layer,
+  keepsFloats = true,
+): Parameter[] {
   const { rows: count, columns } = end.output;
-  step.launchElements("end_float8", count * columns, [
+  return [
     ...[sums.address, codes.scales, 0, 0].map(address),
-    ...endParameters(end),
+    ...endParameters(end, keepsFloats),
     ...weight.descriptor,
     ...integers((count * columns) | 0, columns, sums.stride, 0),
-  ]);
+  ];
 }

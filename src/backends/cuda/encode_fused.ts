@@ -1,8 +1,11 @@
 /** Encoders of norm and headNormRope. */
 
 import { NORM_KINDS, UNARY_KINDS } from "../../ops/op_table.ts";
-import { invalid } from "../operand_view.ts";
+import { invalid, type MatrixView } from "../operand_view.ts";
 import type { CudaStep } from "./cuda_step.ts";
+import { writtenCodes } from "./encode_rounding.ts";
+import type { KernelName } from "./kernel_names.ts";
+import { OPERAND_BYTES } from "./matmul_precision.ts";
 import { address, float, integers } from "./parameters.ts";
 
 /** Chunks of rows whose moments group norm joins: enough to share, few enough to join. */
@@ -20,9 +23,10 @@ export function encodeNorm(step: CudaStep): void {
   if (isGroup && columns % groups !== 0) throw invalid("groups do not divide", { columns, groups });
   const chunkRows = Math.max(Math.ceil(count / GROUP_CHUNKS), LEAST_CHUNK_ROWS);
   const chunks = Math.ceil(count / chunkRows);
+  const written = isGroup ? null : writtenCodes(step, output);
   const parameters = [
     ...step.rowOperand(0, count, columns),
-    address(output.address),
+    address(written?.keepsFloats === false ? 0 : output.address),
     address(step.vector(1, columns)),
     address(step.vector(2, columns)),
     ...step.rowOperand(3, count, columns),
@@ -32,9 +36,28 @@ export function encodeNorm(step: CudaStep): void {
     float(epsilon),
     ...integers(UNARY_KINDS.indexOf(activation), chunkRows, chunks, 0),
   ];
+  if (written) {
+    const { parameters: rounding } = written;
+    return step.launch("row_norm_codes", [count, 1, 1], [...parameters, ...rounding]);
+  }
   if (!isGroup) return step.launch("row_norm", [count, 1, 1], parameters);
   step.launch("group_moments", [chunks, groups, 1], parameters);
   step.launch("group_norm", [chunks, groups, 1], parameters);
+}
+
+/** The output, or where attention reads it in 16 bits. */
+function headsPlace(
+  step: CudaStep,
+  output: MatrixView,
+): { kernel: KernelName; place: number; stride: number } {
+  const heads = step.rounded.headsWrittenBy(step.index);
+  if (!heads || !step.products.dnn?.prepare(heads.problem)) {
+    return { kernel: "head_norm_rope", place: output.address, stride: output.stride };
+  }
+  const { columns, firstRows, problem: { type } } = heads;
+  const first = firstRows.get(step.index)! * columns * OPERAND_BYTES[type];
+  const place = step.rounded.addressOf(heads) + first;
+  return { kernel: `head_norm_rope_${type}`, place, stride: columns };
 }
 
 /** headNormRope: x, output, weight, cos, sin, rows, heads, head size, output stride, epsilon; a warp a head. */
@@ -48,13 +71,14 @@ export function encodeHeadNormRope(step: CudaStep): void {
     throw invalid("heads do not divide", { output, heads });
   }
   const blocks = Math.ceil(output.rows * heads / HEADS_PER_BLOCK);
-  step.launch("head_norm_rope", [blocks, 1, 1], [
+  const { kernel, place, stride } = headsPlace(step, output);
+  step.launch(kernel, [blocks, 1, 1], [
     ...step.rowOperand(0, output.rows, output.columns),
-    address(output.address),
+    address(place),
     address(step.vector(1, size)),
     ...step.rowOperand(2, output.rows, size),
     ...step.rowOperand(3, output.rows, size),
-    ...integers(output.rows, heads, size, output.stride),
+    ...integers(output.rows, heads, size, stride),
     float(epsilon),
     ...integers(0),
   ]);

@@ -1,9 +1,9 @@
 /** Encodes linear layers: few rows read the weight as stored; many have it made plain, slice by slice. */
 
-import type { QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { MatrixView } from "../operand_view.ts";
 import { checkLinear } from "../step_checks.ts";
-import { isFloat8Weight, isInt8Weight } from "./coded_weight.ts";
+import type { CodedWeight } from "./coded_weight.ts";
+import { codesTaken, type TakenCodes } from "./codes_taken.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { launchDequantize } from "./encode_elements.ts";
 import { launchProduct, productScratch } from "./encode_plain_product.ts";
@@ -16,10 +16,8 @@ import { integers, rows } from "./parameters.ts";
 import { launchNarrow, type NarrowType, type PlainRows, scratchRows } from "./plain_rows.ts";
 import { endFrom, endParameters, type ProductEnd, productEnd } from "./product_end.ts";
 import { sliceRows } from "./slices.ts";
-import { TILE, tiles } from "./tiles.ts";
+import { FEW_ROWS, tiles } from "./tiles.ts";
 
-/** Rows of x up to which a quantized weight is read as it is stored: each of its tiles is read once. */
-const FEW_ROWS = TILE;
 /** linear: x [m, k], weight [n, k], bias [n], gate and residual [1 | m, n] -> output [m, n]. */
 export function encodeLinear(step: CudaStep): void {
   if (step.step.op !== "linear") return;
@@ -29,12 +27,8 @@ export function encodeLinear(step: CudaStep): void {
   const output = step.outputMatrix();
   checkLinear(given, weight, output);
   const end = productEnd(step, output, { bias: 2, gate: 3, residual: 4 }, activation);
-  if (mode.kind === "llm_int8") {
-    return encodeLlmInt8(step, given, weight, end, { ...mode, fewRows: FEW_ROWS });
-  }
-  if (given.rows > FEW_ROWS && mode.kind === "quantized") {
-    if (launchCodes(step, given, weight, end, mode)) return;
-  }
+  const taken = codesTaken(step.plan, step.step, step.products);
+  if (taken) return launchCodes(step, given, weight as CodedWeight, end, taken);
   const x = mode.kind === "quantized" ? roundedValues(step, given, mode) : given;
   if (x.rows > FEW_ROWS) return launchSlices(step, x, weight, end, step.products.precision);
   // Few rows cost no more in float32: reading the weight takes the time.
@@ -47,23 +41,22 @@ export function encodeLinear(step: CudaStep): void {
   ]);
 }
 
-/** Codes multiplied as they are; false where those of x or of the weight are no such ones. */
+/** Codes multiplied as they are. */
 function launchCodes(
   step: CudaStep,
   x: MatrixView,
-  weight: EncodedWeight,
+  weight: CodedWeight,
   end: ProductEnd,
-  mode: QuantizedActivations,
-): boolean {
-  const { precision, library } = step.products;
-  // Float8 units sum in less than float32 has.
-  const hasFloat8 = precision !== "float32" && library?.multipliesFloat8 === true;
-  if (mode.dtype === "int8" && isInt8Weight(weight)) {
-    launchInt8Layer(step, x, weight, end, mode);
-  } else if (mode.dtype === "float8_e4m3fn" && hasFloat8 && isFloat8Weight(weight)) {
-    launchFloat8Layer(step, x, weight, end, mode);
-  } else return false;
-  return true;
+  taken: TakenCodes,
+): void {
+  switch (taken.kind) {
+    case "int8":
+      return launchInt8Layer(step, x, weight, end, taken.mode);
+    case "float8":
+      return launchFloat8Layer(step, x, weight, end, taken.mode);
+    case "llm_int8":
+      return encodeLlmInt8(step, x, weight, end, taken.mode);
+  }
 }
 
 /** The product over all rows of a plain weight, or over slices made plain: output columns, in turn. */

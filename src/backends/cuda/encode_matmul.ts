@@ -15,8 +15,7 @@ export function encodeMatmul(step: CudaStep): void {
   if ([a!.shape, b!.shape].join() !== [[batch, m, k], [batch, n, k]].join()) {
     throw invalid("matmul shapes differ", { a: a!.shape, b: b!.shape, output: output!.shape });
   }
-  const [across, down] = tiles(m, n);
-  step.launch("matmul", [across, down, batch], [
+  step.launch("matmul", tiles(m, n, batch), [
     ...[a!, b!, output!].flatMap((view) => [
       address(view.address),
       ...integers(...view.strides, 0),

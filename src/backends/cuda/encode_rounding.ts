@@ -8,23 +8,35 @@ import {
 } from "../../ops/activation_mode.ts";
 import type { MatrixView } from "../operand_view.ts";
 import { KERNEL_DTYPES } from "../weight_unit.ts";
+import {
+  type CodePlaces,
+  type CodesMode,
+  codeStride,
+  placeCodes,
+  roundingOf,
+} from "./code_places.ts";
 import type { CudaStep } from "./cuda_step.ts";
 import { address, float, integer, integers, type Parameter, rows } from "./parameters.ts";
 
-/** Rows of codes are padded with zeros to what tensor cores like best. */
-const CODE_UNIT = 16;
 /** How the kernels call int8 among the types of codes. */
 const INT8 = -1;
 
-/** Where the rounded rows lie in step scratch. */
+/** What rounded rows become; addresses are 0 for what is not wanted. */
 interface RoundedRows {
+  readonly rows: number;
+  readonly columns: number;
   readonly scales: number;
-  /** Float32 [rows], the codes that mean 0; 0 where all of them are 0 or nobody asks. */
+  /** Float32 [rows], the codes that mean 0. */
   readonly zeros: number;
-  /** Int8 or e4m3 [rows, codeStride], or 0. */
+  /** Int8 or e4m3 [rows, codeStride]. */
   readonly codes: number;
-  /** float32 [rows, columns], or 0. */
+  /** float32 [rows, columns]. */
   readonly values: number;
+  /** LLM.int8()'s columns that are kept apart: where they are marked, and from which magnitude on. */
+  readonly marks: number;
+  readonly threshold: number;
+  /** Float32 [rows, 2], ranges of rows where all of them share a scale. */
+  readonly ranges: number;
 }
 
 /** x [m, k] rounded as `mode` says and brought back to float32, in step scratch. */
@@ -34,76 +46,86 @@ export function roundedValues(
   mode: QuantizedActivations,
 ): MatrixView {
   const values = step.scratch(x.rows * x.columns * 4);
-  launchRounding(step, x, mode, {
-    scales: step.scratch(x.rows * 4),
-    zeros: 0,
-    codes: 0,
-    values,
-  });
+  const scales = step.scratch(x.rows * 4);
+  launchRounding(step, x, mode, { ...NOTHING, scales, values });
   return { ...x, address: values, stride: x.columns };
 }
 
-/** Rows of codes with what they are worth. */
-export interface CodeRows {
-  readonly address: number;
-  readonly rows: number;
-  /** Bytes of a row, zeros behind its codes. */
-  readonly stride: number;
-  /** Float32 [rows]. */
-  readonly scales: number;
-  /** Float32 [rows], the codes that mean 0; 0 where all of them are 0. */
-  readonly zeros: number;
-}
+const NOTHING = { scales: 0, zeros: 0, codes: 0, values: 0, marks: 0, threshold: 0 } as const;
 
-/** x [m, k] rounded as `mode` says, as codes in step scratch. */
+/**
+ * x [m, k] as the codes that the step multiplies: those that it shares with other steps, which are there already or made
+ * now, or its own in step scratch. `split` first finds the columns that LLM.int8() keeps apart.
+ */
 export function roundedCodes(
   step: CudaStep,
   x: MatrixView,
-  mode: QuantizedActivations,
-  outliers?: Outliers,
-): CodeRows {
-  const stride = codeStride(x.columns);
-  const codes = step.scratch(x.rows * stride);
-  const scales = step.scratch(x.rows * 4);
-  const zeros = hasZeros(mode) ? step.scratch(x.rows * 4) : 0;
-  launchRounding(step, x, mode, { scales, zeros, codes, values: 0 }, outliers);
-  return { address: codes, rows: x.rows, stride, scales, zeros };
+  mode: CodesMode,
+  split?: (places: CodePlaces) => void,
+): CodePlaces {
+  const shared = step.rounded.codesReadBy(step.index);
+  const places = shared
+    ? step.rounded.placesOf(shared)
+    : placeCodes(x, mode, (bytes) => step.scratch(bytes));
+  if (shared?.isMade) return places;
+  if (shared) shared.isMade = true;
+  split?.(places);
+  const threshold = mode.kind === "llm_int8" ? mode.threshold : 0;
+  launchRounding(step, x, roundingOf(mode), { ...codesIn(places), threshold });
+  return places;
 }
 
-/** Columns that LLM.int8() keeps apart: where they are marked, and from which magnitude on. */
-export interface Outliers {
-  readonly marks: number;
-  readonly threshold: number;
+function codesIn({ address, scales, zeros, marks }: CodePlaces) {
+  return { ...NOTHING, codes: address, scales, zeros, marks };
 }
 
-function hasZeros({ scale }: QuantizedActivations): boolean {
-  return scale.kind === "static" ? scale.zero !== 0 : scale.mapping === "asymmetric";
+/** Codes that the step's output becomes, by the kernel that makes it. */
+export interface CodesWritten {
+  /** The struct `Rounding`. */
+  readonly parameters: readonly Parameter[];
+  /** Whether the output is wanted too. */
+  readonly keepsFloats: boolean;
 }
 
-/** x, marks, ranges, scales, zeros, values, codes, sizes, rule: a block a row. */
+/** The codes that a step's output [m, k] becomes, which it promises to write; null where others make them. */
+export function writtenCodes(step: CudaStep, output: MatrixView): CodesWritten | null {
+  const shared = step.rounded.codesWrittenBy(step.index);
+  const mode = shared?.roundsByRow;
+  if (!shared || !mode) return null;
+  shared.isMade = true;
+  const rounded = { ...output, ...codesIn(step.rounded.placesOf(shared)), ranges: 0 };
+  return { parameters: roundingParameters(rounded, mode), keepsFloats: shared.keepsFloats };
+}
+
+/** x and its rounding: a block a row. */
 function launchRounding(
   step: CudaStep,
   x: MatrixView,
   mode: QuantizedActivations,
-  rounded: RoundedRows,
-  outliers: Outliers = { marks: 0, threshold: 0 },
+  rounded: Omit<RoundedRows, "rows" | "columns" | "ranges">,
 ): void {
   const isShared = mode.granularity === "tensor" && mode.scale.kind === "dynamic";
+  const ranges = isShared ? step.scratch(x.rows * 8) : 0;
+  const { rows: count, columns } = x;
   const parameters = [
     ...rows([x.address, x.stride]),
-    address(outliers.marks),
-    address(isShared ? step.scratch(x.rows * 8) : 0),
-    address(rounded.scales),
-    address(rounded.zeros),
-    address(rounded.values),
-    address(rounded.codes),
-    ...integers(x.rows, x.columns, codeStride(x.columns)),
+    ...roundingParameters({ ...rounded, rows: count, columns, ranges }, mode),
+  ];
+  if (isShared) step.launch("round_ranges", [count, 1, 1], parameters);
+  step.launch("round_rows", [count, 1, 1], parameters);
+}
+
+/** The struct `Rounding`: marks, ranges, scales, zeros, values, codes, sizes, rule. */
+function roundingParameters(rounded: RoundedRows, mode: QuantizedActivations): Parameter[] {
+  const { marks, ranges, scales, zeros, values, codes, threshold } = rounded;
+  return [
+    ...[marks, ranges, scales, zeros, values, codes].map(address),
+    ...integers(rounded.rows, rounded.columns, codeStride(rounded.columns)),
     integer(mode.dtype === "int8" ? INT8 : KERNEL_DTYPES.indexOf(mode.dtype)),
     ...scaleWords(mode.scale),
-    ...[mode.lowest, mode.highest, outliers.threshold].map(float),
+    ...[mode.lowest, mode.highest, threshold].map(float),
+    integer(0),
   ];
-  if (isShared) step.launch("round_ranges", [x.rows, 1, 1], parameters);
-  step.launch("round_rows", [x.rows, 1, 1], parameters);
 }
 
 /** static, asymmetric, rounding, levels, least, scale, inverse, zero. */
@@ -115,9 +137,4 @@ function scaleWords(scale: DynamicScale | StaticScale): Parameter[] {
   const { mapping, rounding, levels, least } = scale;
   const kinds = integers(0, mapping === "asymmetric" ? 1 : 0, CODE_ROUNDINGS.indexOf(rounding));
   return [...kinds, ...[levels, least, 0, 0, 0].map(float)];
-}
-
-/** Bytes of a row of codes. */
-export function codeStride(columns: number): number {
-  return Math.ceil(columns / CODE_UNIT) * CODE_UNIT;
 }

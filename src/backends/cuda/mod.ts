@@ -197,7 +197,7 @@ export class CudaBackend implements Backend, ProgramHost {
       this.device,
       weights,
       source,
-      { isResident, onRelease },
+      { isResident, onRelease, launch: (launch) => this.#kernels.launch(launch) },
       options,
     );
     this.#sets.add(set);

@@ -66,10 +66,10 @@ export function endOfRows(end: ProductEnd, first: number, count: number): Produc
   };
 }
 
-/** The struct `Epilogue` of kernels-cuda/activation.h. */
-export function endParameters(end: ProductEnd): Parameter[] {
+/** The struct `Epilogue` of kernels-cuda/activation.h; without an output where results are not kept. */
+export function endParameters(end: ProductEnd, isKept = true): Parameter[] {
   return [
-    address(end.output.address),
+    address(isKept ? end.output.address : 0),
     address(end.bias),
     ...rows(end.gate),
     ...rows(end.residual),

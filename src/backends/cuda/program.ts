@@ -8,6 +8,7 @@ import type { Program } from "../backend.ts";
 import { namedOperand, readOperand, writeOperand } from "../operand_values.ts";
 import { planSlots, segmentOfSteps, type SlotPlan } from "../slot_plan.ts";
 import { unitLayout } from "../weight_unit.ts";
+import { RoundedRegion } from "./rounded_region.ts";
 import { ConstantPool } from "./constant_pool.ts";
 import type { Launch, Products } from "./cuda_step.ts";
 import type { CudaDevice } from "./device.ts";
@@ -29,9 +30,13 @@ export function programScratch(
   products: Products,
 ): number {
   const slotBytes = slots?.slotBytes ?? [0, 0];
-  const { stepScratchBytes, constantBytes } = measurePlan(plan, products);
-  return aligned(FAULT_BYTES) + constantBytes + aligned(stepScratchBytes) + slotBytes[0] +
-    slotBytes[1];
+  const { stepScratchBytes, constantBytes, roundedBytes } = measurePlan(
+    plan,
+    products,
+    slots !== undefined,
+  );
+  return aligned(FAULT_BYTES) + constantBytes + roundedBytes + aligned(stepScratchBytes) +
+    slotBytes[0] + slotBytes[1];
 }
 
 /** What a program needs of its backend. */
@@ -160,9 +165,11 @@ export class CudaProgram implements Program {
   #prepare(set: CudaWeightSet, slots: SlotPlan | undefined, region: number): void {
     const { plan } = this;
     const { device } = this.#host;
-    const measured = measurePlan(plan, this.#host.products);
+    const { products } = this.#host;
+    const measured = measurePlan(plan, products, slots !== undefined);
     const constants = new ConstantPool(region);
-    const stepScratch = region + measured.constantBytes;
+    const rounded = new RoundedRegion(plan, products, region + measured.constantBytes);
+    const stepScratch = region + measured.constantBytes + measured.roundedBytes;
     const firstSlot = stepScratch + aligned(measured.stepScratchBytes);
     const slotAddresses = [firstSlot, firstSlot + (slots?.slotBytes[0] ?? 0)];
     const segments = slots ? segmentOfSteps(slots) : [];
@@ -176,7 +183,9 @@ export class CudaProgram implements Program {
       fault: this.#fault,
       weights: { unit },
       constants,
-      products: this.#host.products,
+      products,
+      rounded,
+      hasSignedCodes: slots === undefined,
     });
     constants.forEach((address, bytes) => device.upload(address, bytes));
     for (let i = 0; i < GRAPHS_AHEAD; i++) {

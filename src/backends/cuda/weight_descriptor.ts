@@ -16,11 +16,17 @@ import { address, float, integers, type Parameter } from "./parameters.ts";
 /** Elements that the kernels' 32-bit divisions reach. */
 const LARGEST_COUNT = 2 ** 32 - 1;
 
-/** A weight whose unit lies at `unit`; its values may come from another table than the unit's. */
+/** The highest bit of a code around 128, the other way round in a signed number. */
+const SIGN_BIT = 0x80;
+
+/** A weight whose unit lies at `unit`; its values may come from another table than the unit's, its codes be signed. */
 export function describeWeight(
   weight: PlanWeight,
   unit: number,
-  table: number = unit + unitLayout(weight).table,
+  { table = unit + unitLayout(weight).table, isSigned }: {
+    readonly table?: number | undefined;
+    readonly isSigned: boolean;
+  },
 ): Parameter[] {
   const { rows, columns } = weightMatrix(weight);
   if (rows * columns > LARGEST_COUNT) throw invalid("a weight has too many elements", weight.name);
@@ -40,7 +46,7 @@ export function describeWeight(
     address(hasTable ? table : 0),
     ...integers(1, 0, rows, columns, columns, layout.bits, hasTable ? 1 : 0),
     float(zeroPoint(layout.value)),
-    ...integers(layout.groupSize | 0, 0), // unsigned in the kernel
+    ...integers(layout.groupSize | 0, isSigned ? SIGN_BIT : 0), // unsigned in the kernel
     ...describeScales(layout.scale, unit, parts.scale),
     ...describeScales(layout.offset, unit, parts.offset),
   ];

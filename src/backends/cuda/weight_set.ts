@@ -3,9 +3,15 @@
 import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
 import { bytesAt } from "../../runtime/foreign.ts";
+import { elementCount } from "../../tensor/shape.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
 import { type UnitLayout, unitLayout, writeUnit } from "../weight_unit.ts";
+import { CODE_UNIT } from "./code_places.ts";
+import { signsCodes } from "./coded_weight.ts";
+import type { KernelLaunch } from "./cuda_step.ts";
 import type { CudaDevice } from "./device.ts";
+import { BLOCK_THREADS } from "./kernel_names.ts";
+import { address, integers, packParameters } from "./parameters.ts";
 
 /** Bytes of all units: what a set of weights takes. */
 export function unitBytes(weights: readonly PlanWeight[]): number {
@@ -15,6 +21,25 @@ export function unitBytes(weights: readonly PlanWeight[]): number {
 /** Each name once, in order: plans may name a weight twice. */
 function uniqueWeights(weights: readonly PlanWeight[]): PlanWeight[] {
   return [...new Map(weights.map((weight) => [weight.name, weight])).values()];
+}
+
+/** Where a set lies, and what puts a kernel into the stream that loads it. */
+interface WeightPlacement {
+  readonly isResident: boolean;
+  readonly onRelease: (set: CudaWeightSet) => void;
+  readonly launch: (launch: KernelLaunch) => void;
+}
+
+/** Codes around 128 become signed where they lie, so that no run has to. */
+function signLaunch(codes: number, count: number): KernelLaunch {
+  const sixteens = count / CODE_UNIT;
+  const parameters = packParameters([address(codes), ...integers(sixteens, 0)]);
+  return {
+    kind: "kernel",
+    kernel: "sign_codes",
+    grid: [Math.ceil(sixteens / BLOCK_THREADS), 1, 1],
+    parameters,
+  };
 }
 
 /** The weights of a set by name, in one region. */
@@ -47,17 +72,17 @@ export class CudaWeightSet implements WeightSet {
     device: CudaDevice,
     weights: readonly PlanWeight[],
     source: WeightSource,
-    placement: { isResident: boolean; onRelease: (set: CudaWeightSet) => void },
+    placement: WeightPlacement,
     options: LoadOptions,
   ): Promise<CudaWeightSet> {
-    const { isResident, onRelease } = placement;
+    const { isResident, onRelease, launch } = placement;
     const set = new CudaWeightSet(device, unitBytes(weights), isResident, onRelease);
     try {
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
         }
-        await set.#loadOne(weight, source);
+        await set.#loadOne(weight, source, launch);
         options.onProgress?.(index + 1, weights.length);
       }
       device.synchronize("load weights");
@@ -88,18 +113,23 @@ export class CudaWeightSet implements WeightSet {
 
   #end = 0;
 
-  async #loadOne(weight: PlanWeight, source: WeightSource): Promise<void> {
+  async #loadOne(
+    weight: PlanWeight,
+    source: WeightSource,
+    launch: WeightPlacement["launch"],
+  ): Promise<void> {
     if (this.#offsets.has(weight.name)) return;
     const stored = await source.read(weight);
     this.#device.checkOpen();
     this.#device.use();
     const layout: UnitLayout = unitLayout(weight);
-    const address = this.#region + this.#end;
+    const place = this.#region + this.#end;
     if (this.isResident) {
       const unit = new Uint8Array(layout.bytes);
       writeUnit(weight, stored, unit);
-      this.#device.upload(address, unit);
-    } else writeUnit(weight, stored, bytesAt(address, layout.bytes));
+      this.#device.upload(place, unit);
+      if (signsCodes(weight)) launch(signLaunch(place + layout.data, elementCount(weight.shape)));
+    } else writeUnit(weight, stored, bytesAt(place, layout.bytes));
     this.#offsets.set(weight.name, this.#end);
     this.#end += layout.bytes;
   }
