@@ -12,7 +12,7 @@ import { compileKernels, instantiateKernels } from "../src/backends/wasm/kernel_
 import { runtimeName, runtimeVersion } from "../src/runtime/system.ts";
 import { median } from "./machine.ts";
 
-/** Kernels by their number in kernels-wasm/src/kernel_rates.rs. */
+/** Kernels by their number in kernels-wasm/src/kernel_rates.rs, the float one first. */
 const KERNELS = {
   float: "float32",
   narrow: "4-bit groups of 32 x int8 (16-bit sums)",
@@ -42,17 +42,25 @@ export interface KernelBench {
 /** Opens the microkernels of a build. */
 export async function openKernels({ strict }: { strict: boolean }): Promise<KernelBench> {
   const { name: build, module } = await compileKernels({ strict, shared: true });
+  const run = await openMicrokernels(module);
+  return { build, measure: (rounds) => measureKernels(rounds, run) };
+}
+
+/** Runs a microkernel so many times; returns the operations of one of them, 0 where the build lacks it. */
+export type RunMicrokernel = (kind: number, times: number) => number;
+
+/** The microkernels of a module, in a memory of their own. */
+export async function openMicrokernels(module: WebAssembly.Module): Promise<RunMicrokernel> {
   const limits = { initial: MEMORY_PAGES, maximum: 65536, shared: true };
   const kernels = await instantiateKernels(module, new WebAssembly.Memory(limits));
   const scratch = Math.ceil(kernels.__heap_base.value / 64) * 64;
-  const run = (kind: number, times: number) => kernels.run_microkernel(kind, times, scratch);
-  return { build, measure: (rounds) => measureKernels(rounds, run) };
+  return (kind, times) => kernels.run_microkernel(kind, times, scratch);
 }
 
 /** The rates of the microkernels that a build has; their slices take turns. */
 function measureKernels(
   rounds: number,
-  run: (kind: number, times: number) => number,
+  run: RunMicrokernel,
 ): KernelRate[] {
   const names = Object.keys(KERNELS) as Microkernel[];
   const samples = names.map((): number[] => []);
@@ -67,7 +75,7 @@ function measureKernels(
 }
 
 /** The rate of one slice; nothing where the build has no such kernel. */
-function sliceRate(kind: number, run: (kind: number, times: number) => number): number[] {
+function sliceRate(kind: number, run: RunMicrokernel): number[] {
   const operations = run(kind, 1);
   if (operations === 0) return [];
   const times = Math.ceil(SLICE_OPERATIONS / operations);
