@@ -98,7 +98,7 @@ core::arch::global_asm!(
 
 // Locals: 0 strip, 1 panel, 2 runs, 3 steps, 4 c, 5 scales, 6 starts, 7 offsets, 8 row sums, 9 column sums,
 // 10 zeros; 11 rounds left, 12 an address; 13 to 20 sums, row by row; 21 rows, 22 and 23 columns, 24 a row's
-// word in all lanes.
+// word in all lanes; 25 ones of 16 bits.
 core::arch::global_asm!(
     r#"
 .macro integer_address base, offset
@@ -231,7 +231,8 @@ core::arch::global_asm!(
 
 .macro narrow_total sum
     local.get \sum
-    i32x4.extadd_pairwise_i16x8_s
+    local.get 25
+    i32x4.dot_i16x8_s
     f32x4.convert_i32x4_s
 .endm
 
@@ -294,11 +295,17 @@ core::arch::global_asm!(
     .type \name,@function
 \name:
     .functype \name (i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32) -> ()
-    .local i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128
+    .local i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128
 .endm
 
+// The ones are made of what is never 0, so that no engine takes them for a constant and makes it anew for each use.
 .macro integer_kernel name, kind, offset, zero
     integer_function \name
+    local.get 2
+    i32.const 0
+    i32.ne
+    i16x8.splat
+    local.set 25
     loop
     \kind\()_begin
     integer_run \kind
