@@ -224,7 +224,7 @@ struct Addresses {
 };
 
 // Whole sums of int8, kept in 32 bits as they are: no order changes them.
-int multiply_integers(const Product& product, const Addresses& at, int32_t alpha, int32_t beta) {
+void multiply_integers(const Product& product, const Addresses& at, int32_t alpha, int32_t beta) {
   uint64_t m = product.m(), n = product.n(), k = product.k();
   for (uint64_t column = 0; column < n; column++) {
     for (uint64_t row = 0; row < m; row++) {
@@ -237,7 +237,6 @@ int multiply_integers(const Product& product, const Addresses& at, int32_t alpha
       ((int32_t*)at.d)[column * product.d.leading + row] = value;
     }
   }
-  return SUCCESS;
 }
 
 // The factor of a row of A or a column of B.
@@ -246,7 +245,7 @@ float scale_at(uint64_t scales, int32_t mode, uint64_t index) {
   return ((const float*)scales)[mode == SCALE_OUTER_VECTOR ? index : 0];
 }
 
-int multiply_floats(const Product& product, const Addresses& at, float alpha, float beta) {
+void multiply_floats(const Product& product, const Addresses& at, float alpha, float beta) {
   const Operation& operation = product.operation;
   bool tensor_float32 = operation.compute == COMPUTE_32F_FAST_TF32;
   uint64_t m = product.m(), n = product.n(), k = product.k();
@@ -269,7 +268,6 @@ int multiply_floats(const Product& product, const Addresses& at, float alpha, fl
       ((float*)at.d)[column * product.d.leading + row] = activate(activation, value);
     }
   }
-  return SUCCESS;
 }
 
 // Factors are of the scale type.
@@ -282,9 +280,12 @@ int multiply(const Product& product, const Addresses& at, Factor alpha, Factor b
   counts[PRODUCTS]++;
   if (product.is_int8()) counts[INTEGER_PRODUCTS]++;
   if (product.is_float8()) counts[FLOAT8_PRODUCTS]++;
-  if (settings[MISCALCULATE_PRODUCTS]) return SUCCESS;
-  if (product.is_int8()) return multiply_integers(product, at, (int32_t)alpha.bits, (int32_t)beta.bits);
-  return multiply_floats(product, at, from_bits(alpha.bits), from_bits(beta.bits));
+  if (settings[MISCALCULATE_PRODUCTS] == 1) return SUCCESS;
+  if (product.is_int8()) multiply_integers(product, at, (int32_t)alpha.bits, (int32_t)beta.bits);
+  else multiply_floats(product, at, from_bits(alpha.bits), from_bits(beta.bits));
+  uint64_t last = (product.n() - 1) * product.d.leading + product.m() - 1;
+  if (settings[MISCALCULATE_PRODUCTS] == 2) ((uint32_t*)at.d)[last] ^= 1;
+  return SUCCESS;
 }
 
 // Whether the scales of an operand of float8 are there: `count` of them, or one.

@@ -47,6 +47,8 @@ const DEVICE = {
   compute: 0,
   measureFrom: Infinity,
   milliseconds: () => 0,
+  after: (bytes: Uint8Array) => bytes,
+  warn: () => {},
 };
 const PROBLEM: MatmulProblem = {
   m: 72,

@@ -47,8 +47,11 @@ function registerAll(standIn: StandIn): void {
     asked: readonly ConformanceCase[],
     matmulPrecision: MatmulPrecision = "bfloat16",
     judged = true,
+    isWarm = false,
   ) {
     const backend = await createCudaBackend({ ...libraries, matmulPrecision });
+    // Kinds of products that are new are tried, and run before graphs are captured.
+    for (const testCase of isWarm ? asked : []) await runCase(backend, testCase);
     const count = () => (["float8Products", "launches", "products"] as const).map(standIn.count);
     const before = count();
     const outputs: Float32Array[] = [];
@@ -114,12 +117,10 @@ function registerAll(standIn: StandIn): void {
       const seeds = Array.from({ length: 50 }, (_, i) => 72000 + i);
       const testCase = seeds.map((seed) => layer(mode, weight, ending, seed))
         .find(({ inputs }) => (inputs.residual?.shape[1] ?? 48) === (isAskew ? 53 : 48))!;
-      const { launches, products } = await run([{
-        ...testCase,
-        build: layerAlone(testCase, ending),
-      }]);
+      const alone = { ...testCase, build: layerAlone(testCase, ending) };
+      const { launches, products } = await run([alone], "bfloat16", true, true);
       standIn.reset();
-      assert.deepEqual([launches, products], [expected, 2]);
+      assert.deepEqual([launches, products], [expected, 1]);
     });
   }
 
@@ -188,7 +189,7 @@ function registerAll(standIn: StandIn): void {
 
   test("a float8 product that fails is an error in the library's words, and nothing stays", async () => {
     const backend = await createCudaBackend({ ...libraries, matmulPrecision: "float16" });
-    standIn.set({ failProduct: 1 });
+    standIn.set({ failProduct: 2 }); // the first is a known one
     await failsWith(
       runCase(backend, layer(ROW, BY_ROW, PLAIN, 75000)),
       "backend_failed",

@@ -9,6 +9,7 @@ import { fastestOf, rememberedChoice } from "./algorithm_choice.ts";
 import { CublasLtCalls } from "./cublas_lt_calls.ts";
 import { type Algorithm, MatmulDescriptors } from "./cublas_lt_descriptors.ts";
 import { CUBLAS_STATUS } from "./cublas_lt_symbols.ts";
+import type { KnownProduct } from "./known_products.ts";
 import { openFirst } from "./library_calls.ts";
 import type {
   MatmulAddresses,
@@ -16,6 +17,7 @@ import type {
   MatmulProblem,
   PreparedMatmul,
 } from "./matmul_problem.ts";
+import { isCoded, ProductTrust } from "./product_trust.ts";
 
 /** The first version that is asked: what comes with CUDA 12.0. */
 const LEAST_VERSION = 120001;
@@ -35,6 +37,10 @@ export interface ProductDevice {
   readonly measureFrom: number;
   /** Milliseconds that the device takes for what `enqueue` puts into the stream. */
   milliseconds(enqueue: () => void): number;
+  /** Device memory that begins as `bytes`, after what `enqueue` puts into the stream for its address. */
+  after(bytes: Uint8Array, enqueue: (address: number) => void): Uint8Array;
+  /** Told of products that the library should do and does not. */
+  warn(message: string): void;
 }
 
 const MULTIPLY = "cublasLtMatmul";
@@ -55,6 +61,7 @@ export class CublasLt implements MatmulLibrary {
   readonly #handle: number;
   readonly #prepared = new Map<string, CublasLtMatmul | null>();
   readonly #device: ProductDevice;
+  readonly #trust: ProductTrust;
   readonly #factors = {
     float32: new Float32Array(new ArrayBuffer(8)),
     int32: new Int32Array(new ArrayBuffer(8)),
@@ -64,6 +71,7 @@ export class CublasLt implements MatmulLibrary {
   constructor(calls: CublasLtCalls, device: ProductDevice) {
     this.calls = calls;
     this.#device = device;
+    this.#trust = new ProductTrust(this.description, (message) => device.warn(message));
     for (const factors of Object.values(this.#factors)) factors[1] = 1;
     if (calls.version < LEAST_VERSION) {
       throw new HalftoneError("backend_unavailable", "Cannot use this cuBLASLt: it is too old", {
@@ -107,6 +115,7 @@ export class CublasLt implements MatmulLibrary {
 
   #prepare(problem: MatmulProblem, addresses: MatmulAddresses): CublasLtMatmul | null {
     if (!this.#knows(problem)) return null;
+    if (!this.#trust.allows(problem, (product) => this.#tried(product))) return null;
     const descriptors = new MatmulDescriptors(this.calls, problem);
     try {
       descriptors.setVectors(problem, addresses);
@@ -117,14 +126,44 @@ export class CublasLt implements MatmulLibrary {
       throw error;
     }
     descriptors.free();
+    // What else scales is written for libraries that cannot; sums of codes have only slower kernels.
+    if (isCoded(problem) && problem.scaling === "none") {
+      this.#trust.refused(problem, `no algorithm to ${doing(problem)}`);
+    }
     return null;
+  }
+
+  /** A known product's memory after it ran; null where the library has no algorithm for it. */
+  #tried({ problem, memory, addresses }: KnownProduct): Uint8Array | null {
+    const descriptors = new MatmulDescriptors(this.calls, problem);
+    try {
+      descriptors.setVectors(problem, addresses(0));
+      const [algorithm] = this.#candidates(descriptors, problem);
+      if (!algorithm) return null;
+      return this.#device.after(memory, (start) => {
+        const product = { problem, descriptors, algorithm };
+        const status = this.#multiply(product, addresses(start), this.#device.compute);
+        if (status === CUBLAS_STATUS.success) return;
+        throw this.calls.errorOf(status, MULTIPLY, doing(problem));
+      });
+    } finally {
+      descriptors.free();
+    }
+  }
+
+  #candidates(descriptors: MatmulDescriptors, problem: MatmulProblem): Algorithm[] {
+    return descriptors.algorithms(
+      this.#handle,
+      problem,
+      (why) => this.#trust.refused(problem, why),
+    );
   }
 
   /** The library's first choice, or of a large product the fastest; null where it has none. */
   #algorithm(product: Product, addresses: MatmulAddresses): Algorithm | null {
     const { problem, descriptors } = product;
     const { name, capability, measureFrom } = this.#device;
-    const candidates = () => descriptors.algorithms(this.#handle, problem);
+    const candidates = () => this.#candidates(descriptors, problem);
     if (problem.m * problem.n * problem.k < measureFrom) return candidates()[0] ?? null;
     const key = JSON.stringify([name, capability, this.calls.version, problem]);
     return rememberedChoice(

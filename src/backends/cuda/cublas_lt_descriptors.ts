@@ -19,6 +19,7 @@ import {
   SCALE_MODE,
 } from "./cublas_lt_symbols.ts";
 import type { MatmulAddresses, MatmulProblem } from "./matmul_problem.ts";
+import { isCoded } from "./product_trust.ts";
 
 const ACTIVATION_FLAG = { identity: 0, relu: EPILOGUE.relu, gelu_tanh: EPILOGUE.gelu } as const;
 /** Algorithms that are asked for. */
@@ -58,8 +59,15 @@ export class MatmulDescriptors {
     }
   }
 
-  /** What the library can do it by within the workspace, its first choice first; none when it cannot. */
-  algorithms(handle: number, problem: MatmulProblem): Algorithm[] {
+  /**
+   * What the library can do it by within the workspace, its first choice first; none when it cannot. `onInvalid` is
+   * told where it has not even heard of such codes.
+   */
+  algorithms(
+    handle: number,
+    problem: MatmulProblem,
+    onInvalid?: (why: string) => void,
+  ): Algorithm[] {
     const preference = this.#makePreference(problem);
     const results = new Uint8Array(new ArrayBuffer(CANDIDATES * HEURISTIC.bytes));
     const count = new Int32Array(new ArrayBuffer(4));
@@ -78,7 +86,10 @@ export class MatmulDescriptors {
       addressOf(count),
     );
     // Of small codes a version may not know the combination; of floats it would be a mistake of ours.
-    if (isCode(problem) && status === CUBLAS_STATUS.invalidValue) return [];
+    if (isCoded(problem) && status === CUBLAS_STATUS.invalidValue) {
+      onInvalid?.(this.#calls.textOf(status));
+      return [];
+    }
     const isAllowed = this.#calls.allows(status, name, "choose how to multiply matrices");
     return isAllowed ? fittingAlgorithms(results, count[0]!, problem.workspaceBytes) : [];
   }
@@ -178,10 +189,6 @@ export class MatmulDescriptors {
       value.byteLength,
     );
   }
-}
-
-function isCode({ operands }: MatmulProblem): boolean {
-  return operands === "int8" || operands === "float8_e4m3fn";
 }
 
 function computeType({ operands, tensorFloat32 }: MatmulProblem): number {

@@ -64,6 +64,8 @@ export async function openLibraries(
     compute,
     measureFrom: options.measureProductsFrom ?? MEASURED_MULTIPLICATIONS,
     milliseconds: (enqueue) => millisecondsOf(device, enqueue),
+    after: (bytes, enqueue) => device.after(bytes, enqueue),
+    warn: options.onWarning ?? ((message) => console.warn(message)),
   };
   const cublasLt = await openLibrary("cublasLt", options.cublasLtLibrary, options, {
     find: () => cublasLtLibraries(driver.version),
