@@ -54,15 +54,18 @@ struct Layout {
   int32_t order = 0;
   uint64_t rows, columns;
   int64_t leading;
+  int32_t batches = 1;
+  int64_t apart = 0;  // elements from a matrix of a batch to the next
   std::vector<Attribute> attributes() {
-    return {{0, &type, 4}, {1, &order, 4}, {2, &rows, 8}, {3, &columns, 8}, {4, &leading, 8}};
+    return {{0, &type, 4}, {1, &order, 4}, {2, &rows, 8}, {3, &columns, 8}, {4, &leading, 8},
+            {5, &batches, 4}, {6, &apart, 8}};
   }
   size_t item() const {
     if (type == R_8I || type == R_8F_E4M3) return 1;
     return type == R_32F || type == R_32I ? 4 : 2;
   }
   // Bytes from the first element to the last, columns lying apart.
-  size_t bytes() const { return ((columns - 1) * leading + rows) * item(); }
+  size_t bytes() const { return ((batches - 1) * apart + (columns - 1) * leading + rows) * item(); }
 };
 struct Preference {
   uint32_t search = 0;
@@ -118,7 +121,8 @@ struct Product {
                           (uint64_t)operation.transpose_b, (uint64_t)operation.epilogue,
                           (uint64_t)operation.scale_mode_a, (uint64_t)operation.scale_mode_b}) add(word);
     for (const Layout* layout : {&a, &b, &c, &d}) {
-      for (uint64_t word : {(uint64_t)layout->type, layout->rows, layout->columns, (uint64_t)layout->leading}) {
+      for (uint64_t word : {(uint64_t)layout->type, layout->rows, layout->columns, (uint64_t)layout->leading,
+                            (uint64_t)layout->batches, (uint64_t)layout->apart}) {
         add(word);
       }
     }
@@ -133,7 +137,8 @@ struct Product {
                 c.rows == m() && c.columns == n();
     bool leads = true;
     for (const Layout* layout : {&a, &b, &c, &d}) {
-      leads = leads && layout->rows > 0 && layout->columns > 0 && layout->leading >= (int64_t)layout->rows;
+      leads = leads && layout->rows > 0 && layout->columns > 0 && layout->leading >= (int64_t)layout->rows &&
+              layout->batches == d.batches && layout->apart >= 0;
     }
     return fits && leads && operation.pointer_mode == 0 && (is_int8() || is_float8() || is_float());
   }
@@ -281,8 +286,13 @@ int multiply(const Product& product, const Addresses& at, Factor alpha, Factor b
   if (product.is_int8()) counts[INTEGER_PRODUCTS]++;
   if (product.is_float8()) counts[FLOAT8_PRODUCTS]++;
   if (settings[MISCALCULATE_PRODUCTS] == 1) return SUCCESS;
-  if (product.is_int8()) multiply_integers(product, at, (int32_t)alpha.bits, (int32_t)beta.bits);
-  else multiply_floats(product, at, from_bits(alpha.bits), from_bits(beta.bits));
+  for (int32_t batch = 0; batch < product.d.batches; batch++) {
+    auto skipped = [&](const Layout& layout) { return batch * layout.apart * layout.item(); };
+    Addresses own = {at.a + skipped(product.a), at.b + skipped(product.b), at.c + skipped(product.c),
+                     at.d + skipped(product.d)};
+    if (product.is_int8()) multiply_integers(product, own, (int32_t)alpha.bits, (int32_t)beta.bits);
+    else multiply_floats(product, own, from_bits(alpha.bits), from_bits(beta.bits));
+  }
   uint64_t last = (product.n() - 1) * product.d.leading + product.m() - 1;
   if (settings[MISCALCULATE_PRODUCTS] == 2) ((uint32_t*)at.d)[last] ^= 1;
   return SUCCESS;
@@ -362,6 +372,9 @@ EXPORT int cublasLtMatrixLayoutCreate(uint64_t* handle, int type, uint64_t rows,
   return SUCCESS;
 }
 EXPORT int cublasLtMatrixLayoutDestroy(uint64_t handle) { return removed(layouts.remove(handle)); }
+EXPORT int cublasLtMatrixLayoutSetAttribute(uint64_t handle, int number, const void* value, size_t bytes) {
+  return set_attribute(layouts.find(handle), number, value, bytes);
+}
 EXPORT int cublasLtMatrixLayoutGetAttribute(uint64_t handle, int number, void* value, size_t bytes,
                                             size_t* written) {
   return get_attribute(layouts.find(handle), number, value, bytes, written);

@@ -86,7 +86,12 @@ function registerAll(standIn: StandIn): void {
       {},
       /Cannot multiply matrices.*CUBLAS_STATUS_EXECUTION_FAILED \(13\)/,
     ],
-    ["multiplies wrongly", { miscalculateProducts: 1 }, {}, /the device gets a linear layer wrong/],
+    [
+      "multiplies wrongly",
+      { miscalculateProducts: 1 },
+      {},
+      /the device gets a matrix product wrong/,
+    ],
   ];
   for (const [name, settings, options, expected] of without) {
     test(`where cuBLASLt ${name}, a warning says so and our own kernels multiply`, async () => {

@@ -107,6 +107,28 @@ for (const [name, calls] of Object.entries(subjects)) {
     descriptors.free();
   });
 
+  test(`${name} takes batches of matrices that lie in rows or in columns`, { skip }, () => {
+    if (typeof calls === "string") return;
+    const batch = { count: 3, x: 2000, weight: 0, output: 4000 };
+    const problem = { ...PROBLEM, xByColumns: true, weightByColumns: true, xStride: 80, batch };
+    const descriptors = new MatmulDescriptors(calls, { ...problem, weightStride: 44 });
+    const desc = descReader(calls, descriptors);
+    assert.deepEqual([desc(DESC.transposeA), desc(DESC.transposeB)], [0, 1]);
+    const layout = (handle: number) =>
+      ([[LAYOUT.rows, 8], [LAYOUT.columns, 8], [LAYOUT.leadingDimension, 8], [
+        LAYOUT.batchCount,
+        4,
+      ], [LAYOUT.batchOffset, 8]] as const)
+        .map(([attribute, bytes]) =>
+          attributeOf(calls, "cublasLtMatrixLayoutGetAttribute", handle, attribute, bytes)
+        );
+    assert.deepEqual(layout(descriptors.weight), [40, 24, 44, 3, 0]);
+    assert.deepEqual(layout(descriptors.x), [72, 24, 80, 3, 2000]);
+    assert.deepEqual(layout(descriptors.added), [40, 72, 45, 3, 4000]);
+    assert.deepEqual(layout(descriptors.output), [40, 72, 50, 3, 4000]);
+    descriptors.free();
+  });
+
   test(`${name} takes TF32 and every operand type`, { skip }, () => {
     if (typeof calls === "string") return;
     for (const operands of ["float32", "float16", "bfloat16"] as const) {

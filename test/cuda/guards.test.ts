@@ -119,7 +119,7 @@ function registerAll(standIn: StandIn): void {
     };
     await refused({ deviceCount: 0 }, /no device.*CUDA_ERROR_NO_DEVICE \(100\)/);
     await refused({ driverVersion: 11080 }, /too old.*found "11\.8".*CUDA 12\.0 or newer/);
-    await refused({ miscalculate: 1 }, /the device gets a matrix product wrong/);
+    await refused({ miscalculate: 1 }, /the device gets a norm wrong/);
     await refused({ capability: 75 }, /not built for this device.*7\.5/);
     await assert.rejects(
       createCudaBackend({ driverLibrary: "libhalftone_missing.so.9" }),

@@ -67,6 +67,8 @@ export class CublasLt implements MatmulLibrary {
     int32: new Int32Array(new ArrayBuffer(8)),
   };
 
+  readonly #factor = new Float32Array(new ArrayBuffer(4));
+
   /** Throws `backend_unavailable` for an old version, `backend_failed` when it does not start. */
   constructor(calls: CublasLtCalls, device: ProductDevice) {
     this.calls = calls;
@@ -164,7 +166,8 @@ export class CublasLt implements MatmulLibrary {
     const { problem, descriptors } = product;
     const { name, capability, measureFrom } = this.#device;
     const candidates = () => this.#candidates(descriptors, problem);
-    if (problem.m * problem.n * problem.k < measureFrom) return candidates()[0] ?? null;
+    const { m, n, k, batch } = problem;
+    if (m * n * k * (batch?.count ?? 1) < measureFrom) return candidates()[0] ?? null;
     const key = JSON.stringify([name, capability, this.calls.version, problem]);
     return rememberedChoice(
       key,
@@ -210,12 +213,14 @@ export class CublasLt implements MatmulLibrary {
     const adds = problem.addedStride > 0;
     const zero = addressOf(this.#factors[problem.operands === "int8" ? "int32" : "float32"]);
     const one = zero + 4;
+    this.#factor[0] = problem.factor ?? 1; // read at once, as it lies on the host
+    const factor = problem.operands === "int8" ? one : addressOf(this.#factor);
     descriptors.setVectors(problem, addresses);
     return this.calls.try(
       MULTIPLY,
       this.#handle,
       descriptors.operation,
-      one,
+      factor,
       addresses.weight,
       descriptors.weight,
       addresses.x,

@@ -1,7 +1,8 @@
 /**
  * Descriptors of a product for cuBLASLt. The library thinks in columns: a row-major [rows, columns] matrix is a
  * [columns, rows] one there. So output = x · weightᵀ is asked for as outputᵀ = A · B, where A is the weight
- * [k, n] transposed, B is x [k, m], and C and D are what is added and the output [n, m].
+ * [k, n] transposed, B is x [k, m], and C and D are what is added and the output [n, m]. What lies column by column here
+ * is transposed the other way.
  */
 
 import { addressOf } from "../../runtime/foreign.ts";
@@ -14,11 +15,12 @@ import {
   DESC,
   EPILOGUE,
   HEURISTIC,
+  LAYOUT,
   OPERATION,
   PREFERENCE,
   SCALE_MODE,
 } from "./cublas_lt_symbols.ts";
-import type { MatmulAddresses, MatmulProblem } from "./matmul_problem.ts";
+import type { MatmulAddresses, MatmulBatch, MatmulProblem } from "./matmul_problem.ts";
 import { isCoded } from "./product_trust.ts";
 
 const ACTIVATION_FLAG = { identity: 0, relu: EPILOGUE.relu, gelu_tanh: EPILOGUE.gelu } as const;
@@ -48,11 +50,16 @@ export class MatmulDescriptors {
     const addedStride = problem.addedStride || problem.outputStride;
     try {
       this.operation = this.#makeOperation(problem);
-      this.weight = this.#makeLayout(DATA_TYPE[operands], k, n, problem.weightStride);
-      this.x = this.#makeLayout(DATA_TYPE[operands], k, m, problem.xStride);
+      const { batch, xStride, weightStride } = problem;
+      const type = DATA_TYPE[operands];
+      const weight = problem.weightByColumns ? [n, k] as const : [k, n] as const;
+      const x = problem.xByColumns ? [m, k] as const : [k, m] as const;
+      this.weight = this.#makeLayout(type, weight, weightStride, [batch, batch?.weight]);
+      this.x = this.#makeLayout(type, x, xStride, [batch, batch?.x]);
       const sums = operands === "int8" ? DATA_TYPE.int32 : DATA_TYPE.float32;
-      this.added = this.#makeLayout(sums, n, m, addedStride);
-      this.output = this.#makeLayout(sums, n, m, problem.outputStride);
+      const outputs = [batch, batch?.output] as const;
+      this.added = this.#makeLayout(sums, [n, m], addedStride, outputs);
+      this.output = this.#makeLayout(sums, [n, m], problem.outputStride, outputs);
     } catch (error) {
       this.free();
       throw error;
@@ -119,8 +126,10 @@ export class MatmulDescriptors {
       problem.operands === "int8" ? DATA_TYPE.int32 : DATA_TYPE.float32,
     );
     const epilogue = ACTIVATION_FLAG[activation] | (bias ? EPILOGUE.bias : 0);
-    this.#setInteger(operation, DESC.transposeA, OPERATION.transpose);
-    this.#setInteger(operation, DESC.transposeB, OPERATION.none);
+    const operationOf = (isTransposed: boolean) =>
+      isTransposed ? OPERATION.transpose : OPERATION.none;
+    this.#setInteger(operation, DESC.transposeA, operationOf(!problem.weightByColumns));
+    this.#setInteger(operation, DESC.transposeB, operationOf(problem.xByColumns === true));
     this.#setInteger(operation, DESC.epilogue, epilogue || EPILOGUE.none);
     // One number a matrix is the default, and all that older libraries know.
     if (scaling === "rows") {
@@ -130,13 +139,37 @@ export class MatmulDescriptors {
     return operation;
   }
 
-  #makeLayout(type: number, rows: number, columns: number, leadingDimension: number): number {
-    const sizes = [rows, columns, leadingDimension];
-    return this.#make(
+  #makeLayout(
+    type: number,
+    sizes: readonly [rows: number, columns: number],
+    leadingDimension: number,
+    [batch, offset = 0]: readonly [MatmulBatch | undefined, offset?: number | undefined],
+  ): number {
+    const layout = this.#make(
       "cublasLtMatrixLayoutCreate",
       "cublasLtMatrixLayoutDestroy",
       type,
       ...sizes,
+      leadingDimension,
+    );
+    if (batch) {
+      this.#setLayout(layout, LAYOUT.batchCount, integers(batch.count));
+      this.#setLayout(layout, LAYOUT.batchOffset, words(offset));
+    }
+    return layout;
+  }
+
+  #setLayout(layout: number, attribute: number, value: ArrayBufferView): void {
+    const doing = "describe a batch of matrices";
+    const { byteLength } = value;
+    const place = addressOf(value);
+    this.#calls.run(
+      "cublasLtMatrixLayoutSetAttribute",
+      doing,
+      layout,
+      attribute,
+      place,
+      byteLength,
     );
   }
 

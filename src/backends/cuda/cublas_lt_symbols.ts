@@ -15,6 +15,7 @@ export const CUBLAS_LT_SYMBOLS = {
   cublasLtMatmulDescGetAttribute: signature("hipsp"),
   cublasLtMatrixLayoutCreate: signature("pisss"),
   cublasLtMatrixLayoutDestroy: signature("h"),
+  cublasLtMatrixLayoutSetAttribute: signature("hips"),
   cublasLtMatrixLayoutGetAttribute: signature("hipsp"),
   cublasLtMatmulPreferenceCreate: signature("p"),
   cublasLtMatmulPreferenceDestroy: signature("h"),
@@ -64,7 +65,14 @@ export const DESC = {
 /** cublasLtMatmulMatrixScale_t: one float32 for all of a matrix, or one for each row of A and column of B. */
 export const SCALE_MODE = { scalar: 0, outerVector: 3 } as const;
 /** cublasLtMatrixLayoutAttribute_t. */
-export const LAYOUT = { type: 0, rows: 2, columns: 3, leadingDimension: 4 } as const;
+export const LAYOUT = {
+  type: 0,
+  rows: 2,
+  columns: 3,
+  leadingDimension: 4,
+  batchCount: 5,
+  batchOffset: 6,
+} as const;
 /** cublasLtMatmulPreferenceAttributes_t. */
 export const PREFERENCE = {
   workspaceBytes: 1,

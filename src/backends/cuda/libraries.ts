@@ -41,8 +41,8 @@ const WORDS = {
     name: "cuBLASLt",
     slow: "matrix products run",
     source: "It is in CUDA's toolkit and in the Python package nvidia-cublas",
-    /** The op of the self test, and the start of its functions' names. */
-    ops: ["linear"],
+    /** The ops of the self test, and the start of its functions' names. */
+    ops: ["linear", "matmul"],
   },
   cudnn: {
     name: "cuDNN",

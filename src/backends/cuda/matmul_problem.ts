@@ -11,9 +11,17 @@ export type ProductScaling = "none" | "tensor" | "rows";
 /** What a library can do at a product's end. */
 export type LibraryActivation = "identity" | "relu" | "gelu_tanh";
 
+/** Products that are alike: how many, and how far apart their parts lie, in elements; 0 repeats a matrix. */
+export interface MatmulBatch {
+  readonly count: number;
+  readonly x: number;
+  readonly weight: number;
+  readonly output: number;
+}
+
 /**
- * output [m, n] = activation(x [m, k] · weight [n, k]ᵀ + added [m, n] + bias [n]), all row-major; `added` and
- * `bias` may be absent. Sums, added, bias and output are float32; of int8 operands sums and output are int32,
+ * output [m, n] = activation(factor · x [m, k] · weight [n, k]ᵀ + added [m, n] + bias [n]), all row-major unless said; `added`
+ * and `bias` may be absent. Sums, added, bias and output are float32; of int8 operands sums and output are int32,
  * and nothing else is there. Strides are of rows, in elements.
  */
 export interface MatmulProblem {
@@ -26,6 +34,13 @@ export interface MatmulProblem {
   readonly tensorFloat32: boolean;
   readonly xStride: number;
   readonly weightStride: number;
+  /** Whether x, or the weight, lies column by column; its stride is then of columns. */
+  readonly xByColumns?: boolean;
+  readonly weightByColumns?: boolean;
+  /** What sums are multiplied by; 1 where it is absent. */
+  readonly factor?: number;
+  /** Absent for a single product. */
+  readonly batch?: MatmulBatch;
   readonly outputStride: number;
   /** 0 where nothing is added. */
   readonly addedStride: number;
