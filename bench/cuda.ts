@@ -1,12 +1,12 @@
 /**
  * FLUX.1 on an NVIDIA GPU with random weights: a step of the transformer format by format (seconds of planning,
  * of loading, of preparing the graphs and of a step, the host's processor time of a step, bytes on the device
- * against the plan), a step whose weights stream in, attention and the decoder with and without cuDNN, and
- * PyTorch beside them.
+ * against the plan), a step whose weights stream in, attention and the decoder with and without cuDNN, the bytes of a
+ * whole picture with transformer and T5 in NF4, and PyTorch beside them.
  *
  *     deno task bench:cuda [--double 19] [--single 38] [--size 1024] [--steps 5]
  *         [--formats bfloat16,bitsandbytes:nf4,...] [--precision bfloat16] [--offload-mib 2048]
- *         [--decoder-width 128] [--load-folder FOLDER] [--python PYTHON] [--torch-device cuda]
+ *         [--decoder-width 128] [--text-scale 1] [--load-folder FOLDER] [--python PYTHON] [--torch-device cuda]
  *         [--torch-modes eager,compiled]
  *         [--driver LIBRARY] [--cublas-lt LIBRARY] [--cudnn LIBRARY] [--name NAME]
  *
@@ -26,6 +26,7 @@ import {
   measureStep,
   measureTorch,
 } from "./cuda_rows.ts";
+import { measurePicture } from "./cuda_picture.ts";
 import { createCudaBackend } from "../src/backends/cuda/mod.ts";
 import type { MatmulPrecision } from "../src/backends/cuda/matmul_precision.ts";
 import { HalftoneError } from "../src/errors.ts";
@@ -64,6 +65,7 @@ const { values } = parseArgs({
     precision: { type: "string", default: "bfloat16" },
     "offload-mib": { type: "string", default: "2048" },
     "decoder-width": { type: "string", default: "128" },
+    "text-scale": { type: "string", default: "1" },
     "load-folder": { type: "string" },
     python: { type: "string" },
     "torch-device": { type: "string", default: "cuda" },
@@ -126,6 +128,13 @@ async function measureAll(device: string): Promise<void> {
       await row("vae.decode", () => measureDecoder(width, options, sizes)),
       await row("vae.decode without cuDNN", () => measureDecoder(width, own, sizes)),
     ],
+    picture: await row("bitsandbytes:nf4", (name) =>
+      measurePicture(
+        { transformer: config, textScale: Number(values["text-scale"]), decoderWidth: width },
+        name,
+        options,
+        sizes,
+      )),
     load: folder && await row("nf4 from bfloat16", () => measureLoad(config, folder, options)),
     torch,
   };

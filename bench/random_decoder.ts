@@ -1,6 +1,7 @@
 /** FLUX.1's picture decoder with random weights, on any backend. */
 
 import type { Backend, Program } from "../src/backends/backend.ts";
+import type { Config } from "../src/io/config.ts";
 import { AutoencoderKL } from "../src/models/autoencoder_kl.ts";
 import { Graph } from "../src/ops/graph.ts";
 import { buildPlan } from "../src/plan/build.ts";
@@ -8,10 +9,10 @@ import type { PlanWeight } from "../src/plan/plan.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../src/tensor/random.ts";
 import { elementCount } from "../src/tensor/shape.ts";
-import { denseInfo, ShapeRecorder } from "./random_transformer.ts";
+import { denseInfo, ShapeRecorder } from "./random_component.ts";
 
 /** FLUX.1's vae/config.json, as far as it matters here; `width` is the channels of the finest resolution. */
-function decoderConfig(width: number) {
+export function decoderConfig(width: number): Config {
   return {
     _class_name: "AutoencoderKL",
     block_out_channels: [1, 2, 4, 4].map((factor) => factor * width),

@@ -10,7 +10,8 @@ import { T5EncoderModel } from "../../src/models/t5.ts";
 import type { Graph } from "../../src/ops/graph.ts";
 import { buildPlan } from "../../src/plan/build.ts";
 import { type Operations, operationsOf } from "../operations.ts";
-import { fluxConfig, ShapeRecorder } from "../random_transformer.ts";
+import { ShapeRecorder } from "../random_component.ts";
+import { fluxConfig } from "../random_transformer.ts";
 import type { Results } from "./results.ts";
 
 /** A picture somebody may want. */
