@@ -5,7 +5,6 @@ import { test } from "node:test";
 import { createCudaBackend, type CudaBackendOptions } from "../../src/backends/cuda/mod.ts";
 import type { Backend } from "../../src/backends/backend.ts";
 import { Cudnn } from "../../src/backends/cuda/cudnn.ts";
-import type { DnnProblem } from "../../src/backends/cuda/dnn_problem.ts";
 import { HalftoneError } from "../../src/errors.ts";
 import { attention, conv2d } from "../../src/ops/builders.ts";
 import { Graph } from "../../src/ops/graph.ts";
@@ -15,6 +14,7 @@ import { compare } from "../backends/conformance/cases.ts";
 import { Random } from "../backends/conformance/random.ts";
 import { denseWeight, TestWeights } from "../backends/conformance/weights.ts";
 import { ERROR_BUDGETS } from "../backends/error_budgets.ts";
+import { attentionProblem, convolutionProblem } from "./dnn_problems.ts";
 import { openStandIn, type StandIn } from "./stand_in.ts";
 
 type Settings = Parameters<StandIn["set"]>[0];
@@ -190,28 +190,8 @@ function registerAll(standIn: StandIn): void {
   });
 }
 
-const ATTENTION: DnnProblem = {
-  kind: "attention",
-  type: "bfloat16",
-  heads: 2,
-  size: 16,
-  queries: 10,
-  keys: 12,
-  scale: 0.25,
-  workspaceBytes: 2 ** 16,
-};
-const CONVOLUTION: DnnProblem = {
-  kind: "convolution",
-  type: "bfloat16",
-  tensorFloat32: false,
-  x: { height: 8, width: 8, channels: 4, rowStride: 32, pixelStride: 4 },
-  y: { height: 8, width: 8, channels: 6, rowStride: 48, pixelStride: 6 },
-  kernel: 3,
-  stride: 1,
-  padding: [1, 1, 1, 1],
-  alignments: { x: 256, weight: 256, y: 256 },
-  workspaceBytes: 2 ** 16,
-};
+const ATTENTION = attentionProblem({ heads: 2, size: 16, queries: 10, keys: 12 }, "bfloat16");
+const CONVOLUTION = convolutionProblem([8, 8], [4, 6]);
 
 /** Attention of 10 queries over 12 keys, and a convolution of 8x8 pixels. */
 async function compute(backend: Backend): Promise<{ mixed: Float32Array; picture: Float32Array }> {

@@ -11,8 +11,8 @@ import {
   CUDNN_DESCRIPTOR,
   CUDNN_TYPE,
 } from "../../src/backends/cuda/cudnn_symbols.ts";
-import type { AttentionProblem, ConvolutionProblem } from "../../src/backends/cuda/dnn_problem.ts";
 import { HalftoneError } from "../../src/errors.ts";
+import { attentionProblem, convolutionProblem } from "./dnn_problems.ts";
 import { openGenuineCudnn } from "./genuine_cudnn.ts";
 import { openStandIn } from "./stand_in.ts";
 
@@ -23,28 +23,8 @@ const subjects = {
   "the stand-in for cuDNN": typeof standIn === "string" ? standIn : new CudnnCalls(standIn.library),
 };
 
-const CONVOLUTION: ConvolutionProblem = {
-  kind: "convolution",
-  type: "bfloat16",
-  tensorFloat32: false,
-  x: { height: 9, width: 8, channels: 16, rowStride: 128, pixelStride: 16 },
-  y: { height: 5, width: 4, channels: 24, rowStride: 96, pixelStride: 24 },
-  kernel: 3,
-  stride: 2,
-  padding: [1, 0, 1, 1],
-  alignments: { x: 256, weight: 256, y: 256 },
-  workspaceBytes: 2 ** 25,
-};
-const ATTENTION: AttentionProblem = {
-  kind: "attention",
-  type: "float16",
-  heads: 2,
-  size: 64,
-  queries: 10,
-  keys: 12,
-  scale: 0.125,
-  workspaceBytes: 2 ** 25,
-};
+const CONVOLUTION = convolutionProblem([9, 8], [16, 24], { stride: 2, padding: [1, 0, 1, 1] });
+const ATTENTION = attentionProblem({ heads: 2, size: 64, queries: 10, keys: 12 }, "float16");
 
 /** Descriptors by their types, in the order in which they were made. */
 class RecordedDescriptors extends CudnnDescriptors {

@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import type { ConvolutionProblem } from "../../src/backends/cuda/dnn_problem.ts";
 import { MATMUL_PRECISIONS, operandType } from "../../src/backends/cuda/matmul_precision.ts";
 import { type DeviceName, DEVICES, plannedWorkspace } from "./described_device.ts";
+import { convolutionProblem } from "./dnn_problems.ts";
 import { openGenuineCudnn } from "./genuine_cudnn.ts";
 
 /** The first version that chooses for a described device. */
@@ -83,34 +84,22 @@ test("NVIDIA's cuDNN compiles attention for described devices", { skip }, () => 
 });
 
 function decoderProblem(
-  [height, width]: readonly [number, number],
-  [channels, out]: readonly [number, number],
+  size: readonly [height: number, width: number],
+  channels: readonly [from: number, to: number],
   kernel: number,
   [vertical, horizontal]: readonly [number, number],
   precision: typeof MATMUL_PRECISIONS[number],
 ): ConvolutionProblem {
-  const picture = (height: number, width: number, channels: number) => ({
-    height,
-    width,
-    channels,
-    rowStride: width * channels,
-    pixelStride: channels,
-  });
-  const rows = height + 2 * vertical - kernel + 1, columns = width + 2 * horizontal - kernel + 1;
-  // In float32 the library's workspace holds all operands once more.
-  const bytes = 4 *
-    (height * width * channels + rows * columns * out + kernel ** 2 * channels * out);
-  const workspaceBytes = precision === "float32" ? bytes + 2 ** 16 : 2 ** 25;
-  return {
-    kind: "convolution",
-    alignments: { x: 256, weight: 256, y: 256 },
-    workspaceBytes,
+  const problem = convolutionProblem(size, channels, {
+    kernel,
+    padding: [vertical, horizontal, vertical, horizontal],
     type: operandType(precision),
     tensorFloat32: precision === "tensorfloat32",
-    x: picture(height, width, channels),
-    y: picture(rows, columns, out),
-    kernel,
-    stride: 1,
-    padding: [vertical, horizontal, vertical, horizontal],
-  };
+  });
+  if (precision !== "float32") return problem;
+  // In float32 the library's workspace holds all operands once more.
+  const { x, y } = problem;
+  const numbers = x.height * x.rowStride + y.height * y.rowStride +
+    kernel ** 2 * x.channels * y.channels;
+  return { ...problem, workspaceBytes: 4 * numbers + 2 ** 16 };
 }
