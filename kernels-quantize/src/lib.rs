@@ -14,6 +14,7 @@ mod blocks_32;
 mod blocks_fp4;
 mod blocks_iq4;
 mod blocks_k;
+mod bytes;
 mod cast;
 mod encode;
 mod fused;
@@ -24,6 +25,7 @@ mod pack;
 mod power;
 mod ranges;
 mod searches;
+mod split;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
@@ -67,6 +69,40 @@ pub unsafe extern "C" fn blocks(
         _ => blocks_fp4::run(kind, input, dtype, count, out),
     };
     u32::from(good & blocks::have_finite_scales(kind, count, out))
+}
+
+/// Takes `count` blocks of GGUF apart; each stream may be written 7 bytes further.
+#[no_mangle]
+pub unsafe extern "C" fn split(
+    kind: u32,
+    input: *const u8,
+    count: usize,
+    codes: *mut u8,
+    scale: *mut u8,
+    scale_supers: *mut u8,
+    offset: *mut u8,
+    offset_supers: *mut u8,
+) {
+    let mut streams = split::Streams { codes, scale, scale_supers, offset, offset_supers };
+    split::run(kind, input, count, &mut streams);
+}
+
+/// Swaps the nibbles of bytes, in place.
+#[no_mangle]
+pub unsafe extern "C" fn swap_nibbles(bytes: *mut u8, count: usize) {
+    bytes::swap_nibbles(bytes, count);
+}
+
+/// 1 when no number among bytes is NaN or infinite, else 0; the words repeat the bits of an element.
+#[no_mangle]
+pub unsafe extern "C" fn is_finite(
+    bytes: *const u8,
+    count: usize,
+    special: i32,
+    lowest: i32,
+    sign: i32,
+) -> u32 {
+    u32::from(bytes::is_finite(bytes, count, special, lowest, sign))
 }
 
 /// One turn of half-quadratic quantization: `errors` before it, and new zeros in place of the turn's; 1 when

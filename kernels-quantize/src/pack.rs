@@ -22,7 +22,7 @@ pub unsafe fn pack(codes: *const u8, count: usize, bits: u32, out: *mut u8) {
 
 /// Eight codes of one byte each, joined to eight codes of `bits` bits.
 #[inline(always)]
-fn join(codes: u64, bits: u32) -> u64 {
+pub fn join(codes: u64, bits: u32) -> u64 {
     let pairs = (codes & 0x00ff_00ff_00ff_00ff) | (codes & 0xff00_ff00_ff00_ff00) >> (8 - bits);
     let fours =
         (pairs & 0x0000_ffff_0000_ffff) | (pairs & 0xffff_0000_ffff_0000) >> (16 - 2 * bits);

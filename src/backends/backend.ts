@@ -14,10 +14,25 @@ export type StoredWeight =
   | { readonly kind: "dense"; readonly tensor: HostTensor }
   | { readonly kind: "quantized"; readonly tensor: QuantizedTensor };
 
+/** What belongs to a weight beside its elements or codes, which went another way. */
+export type WeightRest =
+  | { readonly kind: "dense" }
+  | { readonly kind: "quantized"; readonly tensor: Omit<QuantizedTensor, "codes"> };
+
 /** Gives weights by name, one at a time, so that no more than one is held beside the uploaded ones. */
 export interface WeightSource {
   /** With `scratch`, parts of the weight may lie there: it is used up before that is reset. */
   read(weight: PlanWeight, scratch?: ScratchBytes): Promise<StoredWeight>;
+  /**
+   * Gives the elements (in the type of the plan) or codes of a weight to `put` as they come, with the byte that
+   * they begin at and valid during the call, and then the rest; null, without a call, where a weight must be
+   * read as a whole. Throws as `read`, maybe after calls.
+   */
+  stream?(
+    weight: PlanWeight,
+    put: (bytes: Uint8Array, start: number) => void,
+    scratch?: ScratchBytes,
+  ): Promise<WeightRest | null>;
 }
 
 /** What a backend can hold. */

@@ -12,7 +12,8 @@ import { packedBytes } from "../quantization/codes.ts";
 import { groupCount } from "../quantization/layout_bytes.ts";
 import type { CodeValue, ScaleData, ScaleLayout } from "../quantization/quantized_tensor.ts";
 import { aligned } from "./alignment.ts";
-import type { StoredWeight } from "./backend.ts";
+import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
+import type { StoredWeight, WeightRest, WeightSource } from "./backend.ts";
 
 /** Element types the kernels of all backends read, by their number there. */
 export const KERNEL_DTYPES: readonly DType[] = [
@@ -104,21 +105,49 @@ export function unitLayout(weight: PlanWeight): UnitLayout {
   return { bytes: counter.end, data, table, scale, offset };
 }
 
+/**
+ * Reads a weight into its unit: piece by piece where the source can, so that nobody holds it as a whole.
+ * `unit` gives a view of the unit, which may be another one after a wait.
+ */
+export async function readUnit(
+  weight: PlanWeight,
+  source: WeightSource,
+  unit: () => Uint8Array,
+  scratch?: ScratchBytes,
+): Promise<void> {
+  const { data } = unitLayout(weight);
+  const rest = isKeptAsItIs(weight) && source.stream
+    ? await source.stream(weight, (bytes, start) => unit().set(bytes, data + start), scratch)
+    : null;
+  if (rest) writeRest(weight, rest, unit());
+  else writeUnit(weight, await source.read(weight, scratch), unit());
+}
+
+/** Whether the elements or codes of the plan are those of the unit. */
+function isKeptAsItIs(weight: PlanWeight): boolean {
+  return weight.format.kind === "quantized" || weight.format.dtype === keptDtype(weight);
+}
+
 /** Writes a stored weight into its unit. */
 export function writeUnit(weight: PlanWeight, stored: StoredWeight, unit: Uint8Array): void {
-  const parts = unitLayout(weight);
+  const { data } = unitLayout(weight);
   if (stored.kind === "dense") {
     checkShape(weight, stored.tensor.shape, stored.tensor.dtype);
-    return unit.set(stored.tensor.cast(keptDtype(weight)).bytes, parts.data);
+    return unit.set(stored.tensor.cast(keptDtype(weight)).bytes, data);
   }
-  const { tensor } = stored;
-  checkShape(weight, tensor.shape, "quantized");
-  unit.set(tensor.codes, parts.data);
-  writeTable(unit, parts.table, tensor.layout.value);
-  writeScale(unit, parts.scale, tensor.layout.scale, tensor.scale);
-  if (tensor.layout.offset && tensor.offset) {
-    writeScale(unit, parts.offset, tensor.layout.offset, tensor.offset);
-  }
+  checkShape(weight, stored.tensor.shape, "quantized");
+  unit.set(stored.tensor.codes, data);
+  writeRest(weight, stored, unit);
+}
+
+/** Writes what a weight has beside its elements or codes. */
+function writeRest(weight: PlanWeight, rest: WeightRest, unit: Uint8Array): void {
+  if (rest.kind === "dense") return;
+  const { layout, scale, offset } = rest.tensor;
+  const parts = unitLayout(weight);
+  writeTable(unit, parts.table, layout.value);
+  writeScale(unit, parts.scale, layout.scale, scale);
+  if (layout.offset && offset) writeScale(unit, parts.offset, layout.offset, offset);
 }
 
 function checkShape(weight: PlanWeight, shape: readonly number[], kind: string): void {

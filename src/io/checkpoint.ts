@@ -16,12 +16,14 @@ import {
   statPath,
 } from "../runtime/files.ts";
 import { type GgufBlockType, ggufTypeInfo } from "../quantization/gguf_types.ts";
+import { kernelsOver } from "../quantization/wasm_kernels.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
+import type { Piece, PieceMemory } from "../tensor/piece_memory.ts";
 import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Config } from "./config.ts";
-import { checkFinite } from "./finite.ts";
+import { checkFinite, checkPieceFinite } from "./finite.ts";
 import { isGguf } from "./gguf.ts";
 import { readGgufHeader } from "./gguf_reader.ts";
 import { JsonFault, parseStrictJson } from "./json.ts";
@@ -33,6 +35,7 @@ import {
   safetensorsHeaderLength,
 } from "./safetensors.ts";
 import { INDEX_LIMITS, parseShardIndex, type ShardIndex } from "./shard_index.ts";
+import { readPieces } from "./tensor_pieces.ts";
 import { chooseWeightFile, noWeights, type WeightFileOptions } from "./weight_files.ts";
 
 /** A tensor of a checkpoint. */
@@ -70,6 +73,12 @@ export interface ReadOptions {
   readonly scratch?: ScratchBytes;
 }
 
+/** How to read a tensor piece by piece. */
+export interface PieceOptions extends Pick<ReadOptions, "packed"> {
+  /** Only rows [start, end) of the first dimension. */
+  readonly rows?: readonly [start: number, end: number];
+}
+
 /** An open checkpoint; it holds file handles until it is closed, and no tensor data. */
 export interface Checkpoint {
   /** The path it was opened by. */
@@ -85,6 +94,16 @@ export interface Checkpoint {
   read(name: string, options?: ReadOptions): Promise<HostTensor>;
   /** Reads rows [start, end) of the first dimension, and throws as `read` does. */
   readRows(name: string, start: number, end: number, options?: ReadOptions): Promise<HostTensor>;
+  /**
+   * Passes a tensor through piece memory in whole elements or blocks, and throws as `read` does: a piece is
+   * checked before `take` sees it.
+   */
+  readPieces(
+    name: string,
+    through: PieceMemory,
+    take: (piece: Piece) => void,
+    options?: PieceOptions,
+  ): Promise<void>;
   /** Closes the files; safe to call twice. */
   close(): Promise<void>;
 }
@@ -270,24 +289,44 @@ class SourceCheckpoint implements Checkpoint {
     return this.#read(name, options, (entry) => locatedRows(entry, start, end));
   }
 
+  async readPieces(
+    name: string,
+    through: PieceMemory,
+    take: (piece: Piece) => void,
+    { packed, rows }: PieceOptions = {},
+  ): Promise<void> {
+    const whole = this.#entry(name);
+    const entry = rows === undefined ? whole : locatedRows(whole, ...rows);
+    if (this.options.allowNonFinite || packed) return await readPieces(entry, through, take);
+    const kernels = await kernelsOver(through);
+    await readPieces(entry, through, (piece) => {
+      checkPieceFinite(piece, entry, kernels);
+      take(piece);
+    });
+  }
+
   async #read(
     name: string,
     options: ReadOptions,
     choose: (entry: LocatedEntry) => LocatedEntry,
   ): Promise<HostTensor> {
-    if (this.#closed) {
-      throw new HalftoneError("closed", "Cannot read from a closed checkpoint", {
-        file: this.path,
-      });
-    }
-    const whole = this.entries.get(name);
-    if (whole === undefined) throw missingTensor(name, this.path);
-    const entry = choose(whole);
+    const entry = choose(this.#entry(name));
     const bytes = allocate(entry, options);
     await entry.source.read(entry.offset, entry.bytes, bytes);
     const tensor = new HostTensor(entry.dtype, entry.shape, bytes);
     if (!this.options.allowNonFinite && !options.packed) checkFinite(tensor, name, entry.file);
     return tensor;
+  }
+
+  #entry(name: string): LocatedEntry {
+    if (this.#closed) {
+      throw new HalftoneError("closed", "Cannot read from a closed checkpoint", {
+        file: this.path,
+      });
+    }
+    const entry = this.entries.get(name);
+    if (entry === undefined) throw missingTensor(name, this.path);
+    return entry;
   }
 
   async close(): Promise<void> {

@@ -2,8 +2,15 @@
 
 import { HalftoneError } from "../errors.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
+import type { Piece, PieceMemory } from "../tensor/piece_memory.ts";
 import { sameShape } from "../tensor/shape.ts";
-import { type Checkpoint, type ReadOptions, rowsOf, type TensorEntry } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  type PieceOptions,
+  type ReadOptions,
+  rowsOf,
+  type TensorEntry,
+} from "./checkpoint.ts";
 
 /**
  * Rows [start, end) of a tensor; rows are whole blocks in every format, so no value changes. A single
@@ -48,8 +55,34 @@ export function viewCheckpoint(checkpoint: Checkpoint, views: readonly TensorVie
       const rows = rowsOf(entry, start, end);
       return readParts(rows, partsWithin(parts.get(name)!, start, end), checkpoint, options);
     },
+    readPieces: (name, through, take, options = {}) => {
+      const entry = entries.get(name);
+      if (entry === undefined) return checkpoint.readPieces(name, through, take, options);
+      const { rows } = options;
+      if (rows) rowsOf(entry, ...rows); // which throws when they are not there
+      const chosen = rows ? partsWithin(parts.get(name)!, ...rows) : parts.get(name)!;
+      return passParts(chosen, checkpoint, through, take, options);
+    },
     close: () => checkpoint.close(),
   };
+}
+
+async function passParts(
+  parts: readonly TensorPart[],
+  checkpoint: Checkpoint,
+  through: PieceMemory,
+  take: (piece: Piece) => void,
+  { packed }: PieceOptions,
+): Promise<void> {
+  let end = 0;
+  for (const part of parts) {
+    const before = end;
+    const rows = isWhole(part, checkpoint) ? undefined : [part.start, part.end] as const;
+    await checkpoint.readPieces(part.source, through, ({ bytes, start }) => {
+      take({ bytes, start: before + start });
+      end = before + start + bytes.length;
+    }, { packed, rows });
+  }
 }
 
 async function readParts(

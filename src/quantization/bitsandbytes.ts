@@ -12,6 +12,7 @@ import {
   readFourBitHeader,
   STORAGE_DTYPES,
   storedFourBitType,
+  streamFourBit,
   writeFourBit,
 } from "./bitsandbytes_4bit_tensors.ts";
 import { BitsAndBytesConfig, type BitsAndBytesOptions } from "./bitsandbytes_config.ts";
@@ -30,8 +31,11 @@ import {
   type Method,
   moduleOf,
   type NamedTensor,
+  type PieceReader,
+  type PutBytes,
   type Quantizer,
   type QuantizerTarget,
+  type StreamedTensor,
   type TensorReader,
 } from "./quantizer.ts";
 import { skipsModule } from "./skip_modules.ts";
@@ -152,6 +156,10 @@ class FourBitQuantizer extends BitsAndBytesQuantizer implements Quantizer {
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
     return readFourBit(name, checkpoint);
+  }
+
+  stream(name: string, checkpoint: PieceReader, put: PutBytes): Promise<StreamedTensor> {
+    return streamFourBit(name, checkpoint, put);
   }
 
   write(name: string, weight: EncodedWeight): NamedTensor[] {

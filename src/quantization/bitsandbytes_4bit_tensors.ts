@@ -13,14 +13,23 @@
 import { HalftoneError } from "../errors.ts";
 import { type DType, itemSize } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
+import { withPieceMemory } from "../tensor/piece_memory.ts";
 import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
 import { type QuantState, readQuantState, writeQuantState } from "./bitsandbytes_state.ts";
 import type { DenseDType } from "./bitsandbytes_state.ts";
 import type { FourBitType } from "./bitsandbytes_tables.ts";
 import { packedBytes } from "./codes.ts";
 import { checkFinite } from "./float_slices.ts";
-import type { EncodedWeight, NamedTensor, TensorReader } from "./quantizer.ts";
+import type {
+  EncodedWeight,
+  NamedTensor,
+  PieceReader,
+  PutBytes,
+  StreamedTensor,
+  TensorReader,
+} from "./quantizer.ts";
 import type { QuantizedLayout, QuantizedTensor, ScaleData } from "./quantized_tensor.ts";
+import { kernelsOver } from "./wasm_kernels.ts";
 
 /** Types bnb_4bit_quant_storage may name; the bytes are the same under each. */
 export const STORAGE_DTYPES = [
@@ -107,6 +116,26 @@ export async function readFourBit(name: string, checkpoint: TensorReader): Promi
     dtype: state.dtype,
     verbatim,
   };
+}
+
+/** Reads a stored weight, whose codes go to `put`. */
+export async function streamFourBit(
+  name: string,
+  checkpoint: PieceReader,
+  put: PutBytes,
+): Promise<StreamedTensor> {
+  const { state, layout } = await readFourBitHeader(name, checkpoint);
+  const count = elementCount(state.shape);
+  await withPieceMemory(async (memory) => {
+    const kernels = await kernelsOver(memory);
+    await checkpoint.readPieces(name, memory, ({ bytes, start }) => {
+      kernels.swap_nibbles(bytes.byteOffset, bytes.length);
+      if (2 * (start + bytes.length) > count) bytes[bytes.length - 1] &= 15; // as in `readFourBit`
+      put(bytes, start);
+    }, { packed: true });
+  });
+  const scale = await readScale(name, checkpoint, state);
+  return { shape: state.shape, layout, scale, offset: null };
 }
 
 async function readScale(

@@ -3,7 +3,8 @@
 import { HalftoneError } from "../errors.ts";
 import { fromFloat32, toFloat32 } from "../tensor/convert.ts";
 import { type DType, itemSize } from "../tensor/dtype.ts";
-import type { HostTensor } from "../tensor/host_tensor.ts";
+import { firstNonFinite } from "../tensor/finite.ts";
+import { HostTensor } from "../tensor/host_tensor.ts";
 
 /** Elements of a slice at most (unless one unit is longer). */
 const SLICE = 1 << 18;
@@ -31,7 +32,7 @@ export function* floatSlices(
 
 /** Throws `non_finite_weight` naming the tensor and the first NaN or infinity. */
 export function checkFinite(slice: FloatSlice, name: string, cause?: string): void {
-  const index = slice.values.findIndex((value) => !Number.isFinite(value));
+  const index = firstNonFinite(HostTensor.fromFloat32(slice.values));
   if (index < 0) return;
   throw new HalftoneError(
     "non_finite_weight",

@@ -4,6 +4,7 @@ import { HalftoneError } from "../errors.ts";
 import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
+import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import { elementCount, type Shape } from "../tensor/shape.ts";
 import { checkFinite, type FloatSlice, floatSlices } from "./float_slices.ts";
 import { ggufLayout, ggufTypeOfLayout } from "./gguf_blocks.ts";
@@ -16,13 +17,23 @@ import {
   t5Layers,
 } from "./gguf_mixes.ts";
 import type { GgufQuantType } from "./gguf_quantizers.ts";
-import { blockCount, checkBlockScales, decodeBlocks, encodeBlocks } from "./gguf_tensors.ts";
+import { splitBlocks, splitPieces } from "./gguf_split.ts";
+import { blockCount, checkBlockScales, encodeBlocks } from "./gguf_tensors.ts";
 import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
 import { refuse } from "./groups.ts";
 import { LARGEST_BLOCK_VALUE } from "./kernel_job.ts";
 import { jobValues, runKernels } from "./kernel_runs.ts";
 import type { Pause } from "./pause.ts";
-import type { EncodedWeight, Method, NamedTensor, Quantizer, TensorReader } from "./quantizer.ts";
+import type {
+  EncodedWeight,
+  Method,
+  NamedTensor,
+  PieceReader,
+  PutBytes,
+  Quantizer,
+  StreamedTensor,
+  TensorReader,
+} from "./quantizer.ts";
 import { weightOnlyInfo } from "./quantizer.ts";
 
 /** GGUF: the types of ggml and the mixes of llama.cpp. */
@@ -92,7 +103,9 @@ export class GgufQuantizer implements Quantizer {
     const type = this.#typeOf(name, dense.shape);
     const [rows, columns] = dense.shape;
     const bytes = await quantizeTensor(type, name, dense, pause);
-    return { tensor: decodeBlocks(type, bytes, [rows, columns], name), dtype: dense.dtype };
+    const { scratch } = pause;
+    const tensor = await splitBlocks({ type, shape: [rows, columns], name, scratch }, bytes);
+    return { tensor, dtype: dense.dtype };
   }
 
   isCompanion(): boolean {
@@ -111,7 +124,19 @@ export class GgufQuantizer implements Quantizer {
   async read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
     const { type, shape } = storedMatrix(name, checkpoint);
     const { bytes } = await checkpoint.read(name, { packed: true });
-    return { tensor: decodeBlocks(type, bytes, shape, name), dtype: "float32" };
+    return { tensor: await splitBlocks({ type, shape, name }, bytes), dtype: "float32" };
+  }
+
+  async stream(
+    name: string,
+    checkpoint: PieceReader,
+    put: PutBytes,
+    scratch?: ScratchBytes,
+  ): Promise<StreamedTensor> {
+    const matrix = { name, ...storedMatrix(name, checkpoint), scratch };
+    return await splitPieces(matrix, put, (memory, take) => {
+      return checkpoint.readPieces(name, memory, take, { packed: true });
+    });
   }
 
   write(name: string, { tensor }: EncodedWeight): NamedTensor[] {

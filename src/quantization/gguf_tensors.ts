@@ -29,7 +29,10 @@ export function blockCount(
   });
 }
 
-/** Decodes the blocks of a matrix. Throws `non_finite_weight` for a scale that is NaN or infinite. */
+/**
+ * Decodes the blocks of a matrix, as kernels do (gguf_split.ts) where there are some. Throws
+ * `non_finite_weight` for a scale that is NaN or infinite.
+ */
 export function decodeBlocks(
   type: GgufBlockType,
   bytes: Uint8Array,
@@ -82,14 +85,21 @@ function readScale(walk: Walk, scale: BlockScale): ScaleData {
 function readFloats({ bytes, blocks, stride, name }: Walk, at: number, negated: boolean) {
   const words = new Uint16Array(blocks);
   const sign = negated ? 0x8000 : 0;
-  let special = -1;
   for (let block = 0; block < blocks; block++, at += stride) {
-    const word = bytes[at] | bytes[at + 1] << 8;
-    if ((word & 0x7c00) === 0x7c00) special = block;
-    words[block] = word ^ sign;
+    words[block] = (bytes[at] | bytes[at + 1] << 8) ^ sign;
   }
+  const values = new HostTensor("float16", [blocks], new Uint8Array(words.buffer));
+  const special = lastNotFinite(values);
   if (special >= 0) throw notFinite(name, special);
-  return new HostTensor("float16", [blocks], new Uint8Array(words.buffer));
+  return values;
+}
+
+/** The last NaN or infinity of float16 numbers; -1 when there is none. */
+export function lastNotFinite({ bytes, size }: HostTensor): number {
+  const words = new Uint16Array(bytes.buffer, bytes.byteOffset, size);
+  let special = size - 1;
+  while (special >= 0 && (words[special] & 0x7c00) !== 0x7c00) special--;
+  return special;
 }
 
 /** Throws `non_finite_weight` when a scale or minimum of a block is NaN or infinite. */
@@ -112,7 +122,8 @@ export function infiniteScale(type: GgufBlockType, bytes: Uint8Array): number {
   return -1;
 }
 
-function notFinite(tensor: string | undefined, block: number): HalftoneError {
+/** The error of a scale that is NaN or infinite. */
+export function notFinite(tensor: string | undefined, block: number): HalftoneError {
   return new HalftoneError("non_finite_weight", "Cannot use a weight that is not finite", {
     tensor,
     found: `a scale that is NaN or infinite in block ${block}`,

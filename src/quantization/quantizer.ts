@@ -7,6 +7,7 @@
 import type { WeightInfo } from "../ops/graph.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
+import type { Piece, PieceMemory } from "../tensor/piece_memory.ts";
 import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { GgufBlockType } from "./gguf_types.ts";
@@ -47,7 +48,23 @@ export interface TensorReader extends TensorHeaders {
     name: string,
     options?: { shared?: boolean; packed?: boolean; scratch?: ScratchBytes },
   ): Promise<HostTensor>;
+  /** Passes a tensor through piece memory in whole elements or blocks; absent where all is in memory anyway. */
+  readPieces?(
+    name: string,
+    through: PieceMemory,
+    take: (piece: Piece) => void,
+    options?: { packed?: boolean },
+  ): Promise<void>;
 }
+
+/** A reader that passes tensors through piece memory. */
+export type PieceReader = TensorReader & Required<Pick<TensorReader, "readPieces">>;
+
+/** Takes bytes of a tensor as they come; they are valid during the call and belong at byte `start` of it. */
+export type PutBytes = (bytes: Uint8Array, start: number) => void;
+
+/** A quantized matrix whose codes went another way. */
+export type StreamedTensor = Omit<QuantizedTensor, "codes">;
 
 /** What a header says of a tensor. */
 export interface TensorHeader {
@@ -123,6 +140,13 @@ export interface Quantizer {
   describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo>;
   /** Reads a quantized weight with its companions. */
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight>;
+  /** The same with the codes given to `put`, without the memory for them; absent where it cannot be. */
+  stream?(
+    name: string,
+    checkpoint: PieceReader,
+    put: PutBytes,
+    scratch?: ScratchBytes,
+  ): Promise<StreamedTensor>;
   /** The library's tensors of a weight, in the order of its state dict. */
   write(name: string, weight: EncodedWeight): NamedTensor[];
   /** The type that a tensor which stays dense is rounded to as well; null when it is left alone. */

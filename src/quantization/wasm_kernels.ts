@@ -1,10 +1,10 @@
 /** The kernels of kernels-quantize, in a memory of their own or where values and results lie. */
 
 import { instantiateOver, moduleBytes } from "../runtime/wasm_module.ts";
+import type { PieceMemory } from "../tensor/piece_memory.ts";
 import { packedBytes } from "./codes.ts";
 import { MODULE_BASE64 } from "./generated/quantize_kernels.ts";
-import type { GgufQuantType } from "./gguf_quantizers.ts";
-import { ggufTypeInfo } from "./gguf_types.ts";
+import { type GgufBlockType, ggufTypeInfo } from "./gguf_types.ts";
 import {
   type BlocksJob,
   type EncodeJob,
@@ -42,9 +42,21 @@ export interface QuantizeExports {
   encode(rule: number, input: number, out: number): number;
   blocks(kind: number, input: number, dtype: number, count: number, out: number): number;
   hqq(turn: number, input: number, errors: number): number;
+  split(
+    kind: number,
+    input: number,
+    count: number,
+    codes: number,
+    scale: number,
+    scaleSupers: number,
+    offset: number,
+    offsetSupers: number,
+  ): void;
+  swap_nibbles(bytes: number, count: number): void;
+  is_finite(bytes: number, count: number, special: number, lowest: number, sign: number): number;
 }
 
-const BLOCK_KINDS: Readonly<Record<GgufQuantType, number>> = {
+const BLOCK_KINDS: Readonly<Record<GgufBlockType, number>> = {
   Q4_0: 0,
   Q4_1: 1,
   Q5_0: 2,
@@ -60,6 +72,11 @@ const BLOCK_KINDS: Readonly<Record<GgufQuantType, number>> = {
   MXFP4: 12,
   NVFP4: 13,
 };
+
+/** How kernels number a type. */
+export function blockKind(type: GgufBlockType): number {
+  return BLOCK_KINDS[type];
+}
 
 const PAGE = 65536;
 /** What the module's memory may have at most; build.sh says the same. */
@@ -86,6 +103,18 @@ export function instantiateQuantize(
   memory: WebAssembly.Memory,
 ): Promise<QuantizeExports> {
   return instantiateOver(module, memory);
+}
+
+const overPieces = new WeakMap<PieceMemory, Promise<QuantizeExports>>();
+
+/** The module over piece memory. */
+export function kernelsOver(pieces: PieceMemory): Promise<QuantizeExports> {
+  const known = overPieces.get(pieces);
+  if (known) return known;
+  const exports = quantizeModule({ shared: false })
+    .then((module) => instantiateQuantize(module, pieces.memory));
+  overPieces.set(pieces, exports);
+  return exports;
 }
 
 /** Kernels with a memory of their own, which bring values and results in and out. */
@@ -187,7 +216,7 @@ class WasmKernels implements QuantizeKernels {
     result: Uint8Array,
   ) {
     const { elements, bytes } = ggufTypeInfo(type);
-    const [kind, dtype] = [BLOCK_KINDS[type], dtypeCode(values)];
+    const [kind, dtype] = [blockKind(type), dtypeCode(values)];
     return this.#write(result, start / elements * bytes, count / elements * bytes, (out) => {
       return this.#exports.blocks(kind, input, dtype, count, out);
     });

@@ -27,6 +27,7 @@ import {
   type TensorReader,
 } from "./quantizer.ts";
 import { type Resolved, type ResolveOptions, resolveQuantizer } from "./resolve_quantizer.ts";
+import { type Loader, readingInto, streamDense, streamWeight } from "./weight_loader.ts";
 
 export { libraryOf, resolveQuantizer } from "./resolve_quantizer.ts";
 
@@ -111,6 +112,7 @@ export async function openWeights(
           scratch,
         );
       },
+      stream: (weight, put, scratch) => streamWeight(weight, weights, checkpoint, put, scratch),
     },
     quantizationConfig: options.dequantizeTo === undefined ? quantizer?.config ?? null : null,
     quantizer,
@@ -120,23 +122,6 @@ export async function openWeights(
     dense: () => denseWeights(weights, checkpoint),
     memory: () => ({ stored: storedBytes(checkpoint), ...residentBytes(weights) }),
   };
-}
-
-/** The same checkpoint, reading into scratch memory. */
-function readingInto(checkpoint: TensorReader, scratch: ScratchBytes): TensorReader {
-  const { entries, metadata } = checkpoint;
-  return {
-    entries,
-    metadata,
-    read: (name, options) => checkpoint.read(name, { ...options, scratch }),
-  };
-}
-
-/** What a weight is and how it is read. */
-interface Loader {
-  readonly info: WeightInfo;
-  /** From the checkpoint, which may read into scratch memory; results may lie there too. */
-  read(checkpoint: TensorReader, scratch?: ScratchBytes): Promise<StoredWeight>;
 }
 
 interface LoaderContext extends Resolved {
@@ -196,7 +181,14 @@ async function storedLoader(
   const info = await quantizer.describeStored(name, checkpoint);
   // Groups of nothing have no size; no library writes such a weight.
   if (info.shape.includes(0)) throw emptyWeight(name, info.shape, checkpoint);
-  return encodedLoader(name, info, quantizer, context, (from) => quantizer.read(name, from));
+  const loader = encodedLoader(name, info, quantizer, context, (from) => {
+    return quantizer.read(name, from);
+  });
+  if (context.options.dequantizeTo !== undefined || !quantizer.stream) return loader;
+  const stream: Loader["stream"] = async (...from) => {
+    return { kind: "quantized", tensor: await quantizer.stream!(name, ...from) };
+  };
+  return { ...loader, stream };
 }
 
 function emptyWeight(tensor: string, shape: Shape, checkpoint: TensorReader): HalftoneError {
@@ -237,7 +229,8 @@ function denseLoader(name: string, header: TensorHeader, context: LoaderContext)
     const stored = storage === dtype ? dense : castWeight(name, dense, dtype).cast(storage);
     return { kind: "dense", tensor: castWeight(name, stored, dtype) };
   };
-  return { info, read };
+  if (storage !== dtype || header.dtype !== dtype) return { info, read };
+  return { info, read, stream: (checkpoint, put) => streamDense(name, checkpoint, put) };
 }
 
 /** How a dense weight will be quantized; null when it stays dense. */

@@ -3,9 +3,10 @@
 import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
 import { bytesAt } from "../../runtime/foreign.ts";
+import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import { elementCount } from "../../tensor/shape.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
-import { type UnitLayout, unitLayout, writeUnit } from "../weight_unit.ts";
+import { readUnit, type UnitLayout, unitLayout } from "../weight_unit.ts";
 import { CODE_UNIT } from "./code_places.ts";
 import { signsCodes } from "./coded_weight.ts";
 import type { KernelLaunch } from "./cuda_step.ts";
@@ -77,12 +78,14 @@ export class CudaWeightSet implements WeightSet {
   ): Promise<CudaWeightSet> {
     const { isResident, onRelease, launch } = placement;
     const set = new CudaWeightSet(device, unitBytes(weights), isResident, onRelease);
+    const scratch = new ScratchBytes();
     try {
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
         }
-        await set.#loadOne(weight, source, launch);
+        scratch.reset();
+        await set.#loadOne(weight, source, scratch, launch);
         options.onProgress?.(index + 1, weights.length);
       }
       device.synchronize("load weights");
@@ -116,20 +119,22 @@ export class CudaWeightSet implements WeightSet {
   async #loadOne(
     weight: PlanWeight,
     source: WeightSource,
+    scratch: ScratchBytes,
     launch: WeightPlacement["launch"],
   ): Promise<void> {
     if (this.#offsets.has(weight.name)) return;
-    const stored = await source.read(weight);
-    this.#device.checkOpen();
-    this.#device.use();
     const layout: UnitLayout = unitLayout(weight);
     const place = this.#region + this.#end;
-    if (this.isResident) {
-      const unit = new Uint8Array(layout.bytes);
-      writeUnit(weight, stored, unit);
+    const unit = this.isResident ? new Uint8Array(layout.bytes) : null;
+    await readUnit(weight, source, () => {
+      this.#device.checkOpen(); // else there is no pinned memory any more
+      return unit ?? bytesAt(place, layout.bytes);
+    }, scratch);
+    this.#device.use();
+    if (unit) {
       this.#device.upload(place, unit);
       if (signsCodes(weight)) launch(signLaunch(place + layout.data, elementCount(weight.shape)));
-    } else writeUnit(weight, stored, bytesAt(place, layout.bytes));
+    }
     this.#offsets.set(weight.name, this.#end);
     this.#end += layout.bytes;
   }

@@ -40,6 +40,15 @@ export class RegionAllocator {
     return address;
   }
 
+  /**
+   * Makes memory reach as far as regions of so many bytes in all need at least. One growth costs an engine
+   * less than many: it collects garbage now and then when a memory has grown.
+   */
+  reserve(bytes: number): void {
+    const missing = bytes - this.#free.reduce((sum, region) => sum + region.bytes, 0);
+    if (missing > 0 && this.#end + missing <= this.#limit) this.#grow(this.#end + missing);
+  }
+
   /** Gives a region back. */
   free(address: number): void {
     const region = this.#regions.get(address);

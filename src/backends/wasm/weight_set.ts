@@ -5,7 +5,7 @@ import type { PlanWeight } from "../../plan/plan.ts";
 import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
 import type { EngineMemory } from "./engine_memory.ts";
-import { type UnitLayout, unitLayout, writeUnit } from "../weight_unit.ts";
+import { readUnit, type UnitLayout, unitLayout } from "../weight_unit.ts";
 
 /** Where one weight's unit lies. */
 export type UnitHome =
@@ -50,6 +50,7 @@ export class WasmWeightSet implements WeightSet {
     const set = new WasmWeightSet(memory, unitBytes(weights), isResident, onRelease);
     const scratch = new ScratchBytes();
     try {
+      if (isResident) memory.allocator.reserve(set.bytes);
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
@@ -89,14 +90,12 @@ export class WasmWeightSet implements WeightSet {
   ): Promise<void> {
     if (this.#homes.has(weight.name)) return;
     scratch.reset();
-    const stored = await source.read(weight, scratch);
     const layout = unitLayout(weight);
     const home = this.#allocate(layout);
     this.#homes.set(weight.name, home);
-    const unit = home.kind === "outside"
-      ? home.unit
-      : this.#memory.bytes(home.address, layout.bytes);
-    writeUnit(weight, stored, unit);
+    const unit = () =>
+      home.kind === "outside" ? home.unit : this.#memory.bytes(home.address, layout.bytes);
+    await readUnit(weight, source, unit, scratch);
   }
 
   #allocate(layout: UnitLayout): UnitHome {

@@ -1,6 +1,6 @@
 /** Reads a weight and checks what a backend trusts. */
 
-import { firstNonFinite } from "../../../src/io/finite.ts";
+import { firstNonFinite } from "../../../src/tensor/finite.ts";
 import { packedBytes } from "../../../src/quantization/codes.ts";
 import { dequantizeRows } from "../../../src/quantization/dequantize.ts";
 import { groupCount, weightBytes } from "../../../src/quantization/layout_bytes.ts";
