@@ -9,6 +9,7 @@ import { encodeAttention, encodeHeadNormRope, encodeNorm } from "./encode_fused.
 import { encodeGather, encodeReduce, encodeUnary, encodeUnpack } from "./encode_rows.ts";
 import type { MatrixView } from "../operand_view.ts";
 import { StepOperands, type UnitPlaces, weightMatrix } from "../step_operands.ts";
+import { RowSharing, type SharedRows } from "./rounded_rows.ts";
 import { TapeWriter, type Word } from "./tape_writer.ts";
 
 /** Where the weights of a step lie. */
@@ -34,11 +35,21 @@ export interface Placement {
 export class StepEncoder extends StepOperands {
   readonly placement: Placement;
   readonly tape: TapeWriter;
+  /** The rounded rows that the step multiplies. */
+  readonly rounded: SharedRows | undefined;
 
-  constructor(plan: Plan, index: number, placement: Placement, tape: TapeWriter) {
+  constructor(
+    plan: Plan,
+    index: number,
+    placement: Placement,
+    tape: TapeWriter,
+    sharing: RowSharing,
+  ) {
     super(plan, index, placement.arena, placement.stepScratch, placement.weights);
     this.placement = placement;
     this.tape = tape;
+    this.rounded = sharing.readBy(index);
+    this.scratchBytes = sharing.bytesDuring(index);
   }
 
   /** Adds a tape step with this op's opcode, or another. */
@@ -88,11 +99,12 @@ export interface EncodedPlan {
 /** Encodes all steps for a placement. */
 export function encodePlan(plan: Plan, placement: Placement): EncodedPlan {
   const tape = new TapeWriter();
+  const sharing = new RowSharing(plan);
   let stepScratchBytes = 0;
   for (let index = 0; index < plan.steps.length; index++) {
     placement.beforeStep?.(index, tape);
     if (!plan.steps[index].output.shape.includes(0)) {
-      const encoder = new StepEncoder(plan, index, placement, tape);
+      const encoder = new StepEncoder(plan, index, placement, tape, sharing);
       ENCODERS[plan.steps[index].op](encoder);
       stepScratchBytes = Math.max(stepScratchBytes, encoder.scratchBytes);
     }

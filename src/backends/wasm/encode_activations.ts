@@ -4,59 +4,40 @@ import {
   CODE_DTYPES,
   CODE_ROUNDINGS,
   type DynamicScale,
-  type QuantizedActivations,
   type StaticScale,
 } from "../../ops/activation_mode.ts";
 import type { StepEncoder } from "./encode.ts";
-import { type IntegerForm, stripWords } from "./integer_weight.ts";
+import { stripWords } from "./integer_weight.ts";
 import type { MatrixView } from "../operand_view.ts";
+import type { RoundedRows, RowRounding, SharedRows } from "./rounded_rows.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
-/** Rows of a strip; kernels-wasm/src/integer_kernel.rs holds the same. */
-const STRIP_ROWS = 4;
-/** Bytes of a code: the plain build takes int16 where the relaxed one takes bytes. */
-const MOST_CODE_BYTES = 2;
-/** The longest run of narrow products; k of a row is padded to it. */
-const PADDED_RUN = 64;
-/** The fewest k of a block; kernels-wasm/src/strips.rs, BLOCK_BYTES. */
-const LEAST_BLOCK = 256;
-
-/** Where the rounded rows of x [m, k] lie in step scratch. */
-export interface RoundedRows {
-  /** [m] float32: what a code is worth. */
-  readonly scales: number;
-  /** [m] float32: the code that means 0. */
-  readonly zeros: number;
-  /** [m, k] float32: what the codes stand for; 0 where none were asked for. */
-  readonly values: number;
-  /** The words of Strips in kernels-wasm/src/strips.rs. */
-  readonly strips: readonly number[];
-}
-
-/** What LLM.int8() adds: columns apart, found before. */
-export interface OutlierColumns {
-  readonly threshold: number;
-  readonly marks: number;
-}
-
-/** Rounds x as `mode` says, into codes as products with weights of a form take them, floats, or both. */
+/** Rounds x, into codes as products with weights of a form take them, or floats, unless an earlier step did. */
 export function encodeRounding(
   encoder: StepEncoder,
   x: MatrixView,
-  mode: QuantizedActivations,
-  wanted: { form?: IntegerForm; values?: boolean; outliers?: OutlierColumns },
+  shared: SharedRows,
 ): RoundedRows {
-  const { form, outliers } = wanted;
-  const isShared = mode.granularity === "tensor" && mode.scale.kind === "dynamic";
-  const ranges = isShared ? encoder.scratch(x.rows * 8) : 0;
-  const rows = roundUp(x.rows, STRIP_ROWS);
-  const rounded = {
-    scales: encoder.scratch(rows * 4),
-    zeros: encoder.scratch(rows * 4),
-    values: wanted.values ? encoder.scratch(x.rows * x.columns * 4) : 0,
-    strips: form ? placeStrips(encoder, rows, x.columns, form) : [0, 0, 0],
-  };
-  const parameters = [
+  const rounded = shared.places(encoder.placement.stepScratch);
+  if (shared.isMade) return rounded;
+  shared.isMade = true;
+  const { mode } = shared.rounding;
+  const isOverAll = mode.granularity === "tensor" && mode.scale.kind === "dynamic";
+  const ranges = isOverAll ? encoder.scratch(x.rows * 8) : 0;
+  const parameters = roundingWords(x, shared.rounding, rounded, ranges);
+  if (isOverAll) encoder.emit(parameters, TAPE_OPCODE.findRanges);
+  encoder.emit(parameters, TAPE_OPCODE.roundRows);
+  return rounded;
+}
+
+/** The words of RoundRows in kernels-wasm/src/activations.rs. */
+function roundingWords(
+  x: MatrixView,
+  { mode, form, threshold }: RowRounding,
+  rounded: RoundedRows,
+  ranges: number,
+): Word[] {
+  return [
     x.rows,
     x.columns,
     x.address,
@@ -65,9 +46,9 @@ export function encodeRounding(
     ...scaleWords(mode.scale),
     float(mode.lowest),
     float(mode.highest),
-    outliers ? 1 : 0,
-    float(outliers?.threshold ?? 0),
-    outliers?.marks ?? 0,
+    threshold === null ? 0 : 1,
+    float(threshold ?? 0),
+    rounded.marks,
     ranges,
     rounded.scales,
     rounded.zeros,
@@ -76,26 +57,6 @@ export function encodeRounding(
     ...rounded.strips,
     ...(form ? stripWords(form) : [0, 0, 0]),
   ];
-  if (isShared) encoder.emit(parameters, TAPE_OPCODE.findRanges);
-  encoder.emit(parameters, TAPE_OPCODE.roundRows);
-  return rounded;
-}
-
-/** Room for codes, what narrow sums begin at, and sums of runs, where a form has them. */
-function placeStrips(
-  encoder: StepEncoder,
-  rows: number,
-  k: number,
-  { isNarrow, hasOffset, run }: IntegerForm,
-): number[] {
-  const codes = encoder.scratch(rows * roundUp(k, PADDED_RUN) * MOST_CODE_BYTES);
-  const sumBytes = rows * Math.ceil(k / Math.min(run, LEAST_BLOCK)) * 4;
-  const starts = isNarrow ? encoder.scratch(sumBytes) : 0;
-  return [codes, starts, hasOffset ? encoder.scratch(sumBytes) : 0];
-}
-
-function roundUp(value: number, unit: number): number {
-  return Math.ceil(value / unit) * unit;
 }
 
 /** dynamic, asymmetric, rounding, levels, least, scale, inverse, zero. */

@@ -1,13 +1,13 @@
 /** Encoders of linear and conv2d, which end alike: bias, activation, gate, residual. */
 
 import { type Activation, UNARY_KINDS } from "../../ops/op_table.ts";
-import { LLM_INT8_ROWS, type QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { QuantizedLayout } from "../../quantization/quantized_tensor.ts";
 import type { StepEncoder } from "./encode.ts";
 import { encodeRounding } from "./encode_activations.ts";
 import { invalid, type MatrixView } from "../operand_view.ts";
 import { checkConvolution, checkLinear } from "../step_checks.ts";
-import { formWords, type IntegerForm, integerForm } from "./integer_weight.ts";
+import { formWords, type IntegerForm } from "./integer_weight.ts";
+import { rowRounding, type SharedRows } from "./rounded_rows.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
 /** output, bias, gate, residual, activation. */
@@ -31,14 +31,15 @@ function epilogue(
 /** linear: rounding of x where the mode asks for it, then m, n, k, x, weight, epilogue. */
 export function encodeLinear(encoder: StepEncoder): void {
   if (encoder.step.op !== "linear") return;
-  const mode = encoder.step.attributes.activations;
   const x = encoder.matrix(0);
-  if (mode.kind === "llm_int8") return encodeLlmInt8(encoder, x, mode.threshold);
-  if (mode.kind === "float") return encodeFloat(encoder, x);
-  const layout = quantizedLayout(encoder);
-  const form = layout && integerForm(layout, x.columns, mode);
-  if (form) return encodeInteger(encoder, x, mode, form);
-  encodeFloat(encoder, rounded(encoder, x, mode));
+  const rounding = rowRounding(encoder.plan, encoder.step);
+  const { rounded } = encoder;
+  if (!rounding || !rounded) return encodeFloat(encoder, x);
+  const { form, threshold } = rounding;
+  if (threshold !== null) return encodeLlmInt8(encoder, x, rounded, form, threshold);
+  if (form) return encodeInteger(encoder, x, rounded, form);
+  const { values } = encodeRounding(encoder, x, rounded);
+  encodeFloat(encoder, { ...x, address: values, stride: x.columns });
 }
 
 /** Rows of a micro tile; kernels-wasm/src/gemm.rs holds the same. */
@@ -81,22 +82,17 @@ function quantizedLayout(encoder: StepEncoder): QuantizedLayout | undefined {
 function encodeInteger(
   encoder: StepEncoder,
   x: MatrixView,
-  mode: QuantizedActivations,
+  rounded: SharedRows,
   form: IntegerForm,
 ): void {
-  const { scale } = mode;
-  const { scales, zeros, strips } = encodeRounding(encoder, x, mode, { form });
+  const { scale } = rounded.rounding.mode;
+  const { scales, zeros, strips } = encodeRounding(encoder, x, rounded);
   const hasZeros = scale.kind === "static" ? scale.zero !== 0 : scale.mapping === "asymmetric";
+  const places = [scales, hasZeros ? zeros : 0, ...strips];
   encoder.emit(
-    [...linearWords(encoder, x), scales, hasZeros ? zeros : 0, ...strips, ...formWords(form)],
+    [...linearWords(encoder, x), ...places, ...formWords(form)],
     TAPE_OPCODE.linearInteger,
   );
-}
-
-/** x as floats after rounding, in step scratch. */
-function rounded(encoder: StepEncoder, x: MatrixView, mode: QuantizedActivations): MatrixView {
-  const { values } = encodeRounding(encoder, x, mode, { values: true });
-  return { ...x, address: values, stride: x.columns };
 }
 
 /** m, n, k, x, weight, epilogue. */
@@ -122,20 +118,24 @@ function linearWords(encoder: StepEncoder, x: MatrixView): Word[] {
 }
 
 /** The words of linear, then threshold, marks, row scales, strips, form: mark, round, multiply. */
-function encodeLlmInt8(encoder: StepEncoder, x: MatrixView, threshold: number): void {
+function encodeLlmInt8(
+  encoder: StepEncoder,
+  x: MatrixView,
+  rounded: SharedRows,
+  form: IntegerForm | null,
+  threshold: number,
+): void {
   const layout = quantizedLayout(encoder);
-  const form = layout && integerForm(layout, x.columns, LLM_INT8_ROWS);
   if (layout?.bits !== 8 || layout.groupSize !== x.columns || !form?.isExact) {
     throw invalid(
       "LLM.int8() needs 8-bit integer codes with one scale per row",
       encoder.operand(1),
     );
   }
-  const marks = encoder.scratch(x.columns * 4);
+  const { marks } = rounded.places(encoder.placement.stepScratch);
   const words = [...linearWords(encoder, x), float(threshold), marks];
-  encoder.emit([...words, 0, 0], TAPE_OPCODE.markOutliers);
-  const outliers = { threshold, marks };
-  const { scales, strips } = encodeRounding(encoder, x, LLM_INT8_ROWS, { form, outliers });
+  if (!rounded.isMade) encoder.emit([...words, 0, 0], TAPE_OPCODE.markOutliers);
+  const { scales, strips } = encodeRounding(encoder, x, rounded);
   encoder.emit([...words, scales, ...strips, ...formWords(form)], TAPE_OPCODE.linearInt8);
 }
 
