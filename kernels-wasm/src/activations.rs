@@ -124,20 +124,34 @@ impl RoundRows {
         if self.half != 0 { round_to_half(x) } else { x }
     }
 
-    /// (least, largest) value of a row that counts for its scale, zero included; NaN where one is NaN.
+    /// The same, 0 where they do not count for the scale.
+    #[inline(never)]
+    unsafe fn counted(&self, row: usize, column: usize, count: usize) -> v128 {
+        let x = self.seen(row, column, count);
+        if self.threshold > 0.0 {
+            v128_and(x, f32x4_lt(f32x4_abs(x), f32x4_splat(self.threshold)))
+        } else {
+            x
+        }
+    }
+
+    /// (least, largest) value of a row that counts for its scale, zero included; one is NaN where a value is.
+    ///
+    /// Floats of one sign are ordered as their bits are, NaN above all: as unsigned integers negative ones lie above
+    /// all positive ones, as signed integers below.
     unsafe fn range(&self, row: usize) -> (f32, f32) {
         let k = self.k as usize;
-        let limit = if self.threshold > 0.0 { self.threshold } else { f32::INFINITY };
-        let (mut least, mut largest) = (f32x4_splat(0.0), f32x4_splat(0.0));
+        let plain = if self.half == 0 && self.threshold <= 0.0 { k & !3 } else { 0 };
+        let from = self.x.at(row) as *const f32;
+        let (mut least, mut largest) = (i32x4_splat(i32::MIN), i32x4_splat(0));
         for column in (0..k).step_by(4) {
-            let x = self.seen(row, column, k - column);
-            let x = if self.threshold > 0.0 {
-                v128_and(x, f32x4_lt(f32x4_abs(x), f32x4_splat(limit)))
+            let x = if column < plain {
+                load(from.add(column))
             } else {
-                x
+                self.counted(row, column, k - column)
             };
-            least = f32x4_min(least, x);
-            largest = f32x4_max(largest, x);
+            least = u32x4_max(least, x);
+            largest = i32x4_max(largest, x);
         }
         (-max_lanes(f32x4_neg(least)), max_lanes(largest))
     }
@@ -165,7 +179,8 @@ impl RoundRows {
             None => self.range(row),
         };
         let span = if self.asymmetric != 0 { largest - least } else { larger(-least, largest) };
-        let scale = larger(span / self.levels, self.least);
+        // span - span: NaN where a value is infinite, whatever the codes are.
+        let scale = larger(span / self.levels, self.least) + (span - span);
         let zero = if self.asymmetric == 0 { 0.0 } else { self.zero_of(least, scale) };
         let inverse = if scale == 0.0 {
             0.0
@@ -210,7 +225,7 @@ impl RoundRows {
         let k = self.k as usize;
         let (zero, scale) = (f32x4_splat(scaling.zero), f32x4_splat(scaling.scale));
         for column in (0..k).step_by(4) {
-            let code = self.code_values(row, column, scaling);
+            let code = self.codes(row, column, scaling);
             let value = f32x4_mul(f32x4_sub(code, zero), scale);
             store_some(self.values.add(row * k + column), value, k - column);
         }
@@ -239,9 +254,10 @@ impl RoundRows {
 
     /// A row's part of a block as bytes, four to a step.
     unsafe fn write_bytes(&self, row: usize, block: Block, scaling: &Scaling, to: *mut u8) {
+        let coder = self.coder(row, scaling);
+        let none = f32x4_splat(0.0);
         for i in (0..block.padded()).step_by(8) {
-            let low = i32x4_trunc_sat_f32x4(self.code_values(row, block.first + i, scaling));
-            let high = i32x4_trunc_sat_f32x4(self.code_values(row, block.first + i + 4, scaling));
+            let [low, high] = [i, i + 4].map(|i| coder.integers(block.first + i, none));
             let pair = i16x8_narrow_i32x4(low, high);
             let packed = i8x16_narrow_i16x8(pair, pair);
             let to = to.add(i / 4 * STRIP_STEP);
@@ -252,10 +268,10 @@ impl RoundRows {
 
     /// The same as int16 around the row's zero, two to a step.
     unsafe fn write_words(&self, row: usize, block: Block, scaling: &Scaling, to: *mut u8) {
+        let coder = self.coder(row, scaling);
         for i in (0..block.padded()).step_by(8) {
-            let low = self.centered_values(row, block.first + i, scaling);
-            let high = self.centered_values(row, block.first + i + 4, scaling);
-            let pair = i16x8_narrow_i32x4(i32x4_trunc_sat_f32x4(low), i32x4_trunc_sat_f32x4(high));
+            let [low, high] = [i, i + 4].map(|i| coder.integers(block.first + i, coder.zero));
+            let pair = i16x8_narrow_i32x4(low, high);
             let to = to.add(i / 2 * STRIP_STEP);
             v128_store32_lane::<0>(pair, to as *mut u32);
             v128_store32_lane::<1>(pair, to.add(STRIP_STEP) as *mut u32);
@@ -264,20 +280,28 @@ impl RoundRows {
         }
     }
 
-    /// The codes of four values less the code that means 0; 0 beyond k.
     #[inline(always)]
-    unsafe fn centered_values(&self, row: usize, column: usize, scaling: &Scaling) -> v128 {
-        let codes = self.code_values(row, column, scaling);
-        if scaling.zero == 0.0 {
-            return codes;
+    unsafe fn coder<'a>(&'a self, row: usize, scaling: &'a Scaling) -> Coder<'a> {
+        let is_plain = self.dtype == CODE_DTYPE_INT8
+            && self.half == 0
+            && self.marks.is_null()
+            && !scaling.divide;
+        Coder {
+            step: self,
+            scaling,
+            row,
+            x: self.x.at(row),
+            plain: if is_plain { self.k as usize & !3 } else { 0 },
+            inverse: f32x4_splat(scaling.inverse),
+            zero: f32x4_splat(scaling.zero),
+            lowest: f32x4_splat(self.lowest),
+            highest: f32x4_splat(self.highest),
         }
-        let left = (self.k as usize).saturating_sub(column);
-        first_lanes(f32x4_sub(codes, f32x4_splat(scaling.zero)), left)
     }
 
     /// The codes of four values as floats (for float8: the values of the codes); 0 beyond k.
-    #[inline(always)]
-    unsafe fn code_values(&self, row: usize, column: usize, scaling: &Scaling) -> v128 {
+    #[inline(never)]
+    unsafe fn codes(&self, row: usize, column: usize, scaling: &Scaling) -> v128 {
         let k = self.k as usize;
         if column >= k {
             return f32x4_splat(0.0);
@@ -295,14 +319,51 @@ impl RoundRows {
             return round_to_float8(self.dtype, clamped);
         }
         let code = f32x4_add(f32x4_nearest(quotient), f32x4_splat(scaling.zero));
-        let code = f32x4_min(f32x4_max(code, lowest), highest);
-        let code = if self.marks.is_null() {
-            code
-        } else {
+        let mut code = f32x4_min(f32x4_max(code, lowest), highest);
+        if !self.marks.is_null() {
             let marks = load_some(self.marks.add(column) as *const f32, left);
-            v128_and(code, u32x4_eq(marks, u32x4_splat(0)))
-        };
-        if left >= 4 { code } else { first_lanes(code, left) }
+            code = v128_and(code, u32x4_eq(marks, u32x4_splat(0)));
+        }
+        first_lanes(code, left)
+    }
+}
+
+/// How a row becomes codes, its numbers apart from the step: any store may change that, as far as the compiler knows.
+struct Coder<'a> {
+    step: &'a RoundRows,
+    scaling: &'a Scaling,
+    row: usize,
+    x: *const f32,
+    /// Values that are only scaled, rounded and clamped, whole vectors of them.
+    plain: usize,
+    inverse: v128,
+    zero: v128,
+    lowest: v128,
+    highest: v128,
+}
+
+impl Coder<'_> {
+    /// The codes of four values less `center` as int32; 0 for NaN and beyond k.
+    #[inline(always)]
+    unsafe fn integers(&self, column: usize, center: v128) -> v128 {
+        if column >= self.plain {
+            return self.other_integers(column, center);
+        }
+        let quotient = f32x4_mul(load(self.x.add(column)), self.inverse);
+        let code = f32x4_add(f32x4_nearest(quotient), self.zero);
+        // These two may make a bound of NaN.
+        let code = f32x4_pmin(f32x4_pmax(code, self.lowest), self.highest);
+        // 1.5 * 2^23 plus a small integer has that in its last bits.
+        let shift = f32x4_splat(12_582_912.0);
+        let integer = i32x4_sub(f32x4_add(f32x4_sub(code, center), shift), shift);
+        v128_and(integer, f32x4_eq(quotient, quotient))
+    }
+
+    #[inline(never)]
+    unsafe fn other_integers(&self, column: usize, center: v128) -> v128 {
+        let codes = self.step.codes(self.row, column, self.scaling);
+        let left = (self.step.k as usize).saturating_sub(column);
+        i32x4_trunc_sat_f32x4(first_lanes(f32x4_sub(codes, center), left))
     }
 }
 

@@ -89,14 +89,11 @@ impl Product<'_> {
         !self.zeros.is_null()
     }
 
-    /// What exact sums of up to 4 columns are worth.
-    #[inline(always)]
-    pub unsafe fn column_scales(&self, column: usize, count: usize) -> v128 {
-        let mut scales = [0f32; 4];
-        for (c, scale) in scales.iter_mut().enumerate().take(count) {
-            *scale = self.weight.row_scale(column + c) * self.form.factor;
+    /// What exact sums of columns are worth.
+    pub unsafe fn column_scales(&self, column: usize, columns: usize, to: *mut f32) {
+        for c in 0..columns {
+            *to.add(c) = self.weight.row_scale(column + c) * self.form.factor;
         }
-        load(scales.as_ptr())
     }
 
     /// Fills `regions.sums` (f32, or int32 when exact; see `sums_at`) with a tile's products.

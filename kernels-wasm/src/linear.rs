@@ -131,34 +131,57 @@ impl Epilogue {
         Epilogue { output: later(output), gate: later(gate), residual: later(residual), ..self }
     }
 
-    /// Four (or the last `count`) values of a row.
+}
+
+/// An epilogue from a place in a row on, apart from it: any store may change that, as far as the compiler knows.
+struct RowEnd {
+    output: *mut f32,
+    /// Null where there is none, as are the next two.
+    bias: *const f32,
+    gate: *const f32,
+    residual: *const f32,
+    activation: u32,
+}
+
+impl RowEnd {
+    /// Four (or the last `count`) values from `j` on.
     #[inline(always)]
-    unsafe fn vector(&self, row: usize, column: usize, count: usize, sums: v128) {
+    unsafe fn vector(&self, j: usize, count: usize, sums: v128) {
         let mut value = sums;
         if !self.bias.is_null() {
-            value = f32x4_add(value, load_some(self.bias.add(column), count));
+            value = f32x4_add(value, load_some(self.bias.add(j), count));
         }
         if self.activation != UNARY_IDENTITY {
             value = activation(self.activation, value);
         }
-        if !self.gate.is_absent() {
-            value = f32x4_mul(value, load_some(self.gate.at(row).add(column), count));
+        if !self.gate.is_null() {
+            value = f32x4_mul(value, load_some(self.gate.add(j), count));
         }
-        if !self.residual.is_absent() {
-            value = f32x4_add(value, load_some(self.residual.at(row).add(column), count));
+        if !self.residual.is_null() {
+            value = f32x4_add(value, load_some(self.residual.add(j), count));
         }
-        store_some(self.output.at(row).add(column), value, count);
+        store_some(self.output.add(j), value, count);
     }
 }
 
 impl Finish for Epilogue {
     unsafe fn row(&self, row: usize, column: usize, columns: usize, sums: *const f32) {
+        let at = |rows: Rows| {
+            if rows.is_absent() { rows.data } else { rows.at(row).add(column) }
+        };
+        let end = RowEnd {
+            output: at(self.output),
+            bias: if self.bias.is_null() { self.bias } else { self.bias.add(column) },
+            gate: at(self.gate),
+            residual: at(self.residual),
+            activation: self.activation,
+        };
         let whole = columns & !3;
         for j in (0..whole).step_by(4) {
-            self.vector(row, column + j, 4, load(sums.add(j)));
+            end.vector(j, 4, load(sums.add(j)));
         }
         if whole < columns {
-            self.vector(row, column + whole, columns - whole, load(sums.add(whole)));
+            end.vector(whole, columns - whole, load(sums.add(whole)));
         }
     }
 }

@@ -112,12 +112,13 @@ unsafe fn multiply_tile(
     product.accumulate(&regions, (row, rows, column, columns));
     let has_outliers = outlier_sums(p, &regions, (row, rows, column, columns));
     let line = regions.rows;
+    let weights = line.add(MAX_COLUMNS);
+    product.column_scales(column, columns, weights);
     for i in 0..rows {
         let row_scale = f32x4_splat(*p.scales.add(row + i));
         for j in (0..columns).step_by(4) {
-            let scale = product.column_scales(column + j, (columns - j).min(4));
             let whole = f32x4_convert_i32x4(load(regions.sums.add(sums_at(i, j, rows))));
-            let mut value = f32x4_mul(f32x4_mul(whole, row_scale), scale);
+            let mut value = f32x4_mul(f32x4_mul(whole, row_scale), load(weights.add(j)));
             if has_outliers {
                 value = f32x4_add(value, load(regions.more_sums.add(i * stride + j)));
             }

@@ -51,17 +51,24 @@ unsafe fn run_tile(
     };
     product.accumulate(&regions, (row, rows, column, columns));
     let line = regions.rows;
+    let (is_exact, weights) = (p.form.is_exact(), line.add(MAX_COLUMNS));
+    if is_exact {
+        product.column_scales(column, columns, weights);
+    }
     for i in 0..rows {
         let scale = f32x4_splat(*p.scales.add(row + i));
-        for j in (0..columns).step_by(4) {
-            let sums = load(regions.sums.add(sums_at(i, j, rows)));
-            let value = if p.form.is_exact() {
-                let weight = product.column_scales(column + j, (columns - j).min(4));
-                f32x4_mul(f32x4_mul(f32x4_convert_i32x4(sums), scale), weight)
-            } else {
-                f32x4_mul(sums, scale)
-            };
-            store(line.add(j), value);
+        for j in (0..columns).step_by(COLUMNS) {
+            let sums = regions.sums.add(sums_at(i, j, rows));
+            for half in [0, 4] {
+                let sums = load(sums.add(half));
+                let value = if is_exact {
+                    let whole = f32x4_mul(f32x4_convert_i32x4(sums), scale);
+                    f32x4_mul(whole, load(weights.add(j + half)))
+                } else {
+                    f32x4_mul(sums, scale)
+                };
+                store(line.add(j + half), value);
+            }
         }
         p.epilogue.row(row + i, column, columns, line);
     }

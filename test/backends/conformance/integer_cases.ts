@@ -103,6 +103,11 @@ export function integerProductCases(): ConformanceCase[] {
       MODES.map((mode) => extremeCase(name, layout(384), mode))
     ),
     ...MODES.map(roundedTableCase),
+    ...LAYOUTS.filter(([name]) => ["4-bit, 32", "8-bit, row"].includes(name)).flatMap((layout) =>
+      MODES.filter(({ scale }) => scale.kind === "dynamic").map((mode) =>
+        nonFiniteCase(layout, mode)
+      )
+    ),
   ];
 }
 
@@ -145,6 +150,23 @@ function extremeCase(
   const rows = [() => 1, () => -1, ...ends.slice(2).map((end) => (i: number) => end(i) ? 1 : -1)];
   const x = Float32Array.from(rows.flatMap((row) => Array.from({ length: k }, (_, i) => row(i))));
   return linearCase(`${name}, extremes, ${JSON.stringify(mode)}`, x, rows.length, weight, mode);
+}
+
+/** Rows of x with NaN of either sign or an infinity, in the middle and at the ends, between rows that have none. */
+function nonFiniteCase(
+  [name, layout]: (typeof LAYOUTS)[number],
+  mode: QuantizedActivations,
+): ConformanceCase {
+  const [m, n, k] = [7, 9, 192];
+  const random = new Random(39000);
+  const weight = quantizedWeight(random, [n, k], { offset: null, ...layout(k) });
+  const x = Float32Array.from({ length: m * k }, () => random.normal());
+  const bits = new Uint32Array(x.buffer);
+  bits[k + 5] = 0x7fc00000;
+  bits[2 * k + 191] = 0xffc00000;
+  bits[4 * k] = 0x7f800000;
+  bits[5 * k + 18] = 0xff800000;
+  return linearCase(`${name}, not finite, ${JSON.stringify(mode)}`, x, m, weight, mode);
 }
 
 /** The values of NF4, rounded to 16 bits where the mode allows it. */
