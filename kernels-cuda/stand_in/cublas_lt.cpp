@@ -2,6 +2,7 @@
 // product does what its descriptors say: types, transposes, leading dimensions, epilogue, TF32. It checks what a
 // device would not forgive: sizes of attributes, ranges, alignments that were promised, an algorithm of
 // another product.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -254,7 +255,11 @@ void multiply_floats(const Product& product, const Addresses& at, float alpha, f
   const Operation& operation = product.operation;
   bool tensor_float32 = operation.compute == COMPUTE_32F_FAST_TF32;
   uint64_t m = product.m(), n = product.n(), k = product.k();
-  std::vector<float> a = gathered(product.a, at.a, operation.transpose_a, tensor_float32);
+  std::vector<float> lines = gathered(product.a, at.a, operation.transpose_a, tensor_float32);
+  std::vector<float> a(lines.size()), sums(m);  // [k, m], so that sums of a column grow side by side
+  for (uint64_t row = 0; row < m; row++) {
+    for (uint64_t i = 0; i < k; i++) a[i * m + row] = lines[row * k + i];
+  }
   std::vector<float> b = gathered(product.b, at.b, !operation.transpose_b, tensor_float32);
   int activation = operation.epilogue & EPILOGUE_RELU   ? UNARY_RELU
                    : operation.epilogue & EPILOGUE_GELU ? UNARY_GELU_TANH
@@ -262,9 +267,14 @@ void multiply_floats(const Product& product, const Addresses& at, float alpha, f
   bool has_bias = operation.epilogue & EPILOGUE_BIAS;
   int bias_dtype = product.is_float8() ? BFLOAT16 : FLOAT32;  // what it is taken for, whatever it is
   for (uint64_t column = 0; column < n; column++) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (uint64_t i = 0; i < k; i++) {
+      const float* line = &a[i * m];
+      float x = b[column * k + i];
+      for (uint64_t row = 0; row < m; row++) sums[row] += line[row] * x;
+    }
     for (uint64_t row = 0; row < m; row++) {
-      float sum = 0;
-      for (uint64_t i = 0; i < k; i++) sum += a[row * k + i] * b[column * k + i];
+      float sum = sums[row];
       sum *= scale_at(operation.scale_b, operation.scale_mode_b, column);
       sum *= scale_at(operation.scale_a, operation.scale_mode_a, row);
       float value = alpha * sum;
