@@ -7,6 +7,7 @@ import { HalftoneError } from "../../src/errors.ts";
 import { registerGuards } from "../backends/conformance/guards.ts";
 import { registerConformance, registerGuardZones } from "../backends/conformance/register.ts";
 import { runCase } from "../backends/conformance/cases.ts";
+import { block, CODE_MODES, runCodes } from "./code_graphs.ts";
 import { caseFailures, dnnCases } from "./dnn_cases.ts";
 import { float8Cases } from "./float8_cases.ts";
 import { int8Cases, llmInt8Cases } from "./int8_cases.ts";
@@ -62,6 +63,20 @@ if (reason === null) {
       await backend.close();
     }
     assert.deepEqual(outputs[0], outputs[1]);
+  });
+  for (const { name, mode } of CODE_MODES) {
+    test(`cuda: ${name}: shared codes give the bytes of rounding apart`, async () => {
+      const shared = await runCodes({}, mode, block);
+      const apart = await runCodes({}, mode, block, { apart: true });
+      assert.deepEqual(shared.values, apart.values);
+    });
+  }
+  test("cuda: known products of codes are right, or told of", async () => {
+    const warnings: string[] = [];
+    const options = { onWarning: (message: string) => void warnings.push(message) };
+    for (const { mode } of CODE_MODES) await runCodes(options, mode, block);
+    console.log(warnings.join("\n"));
+    assert.deepEqual(warnings.filter((warning) => warning.includes("cuda_product_wrong")), []);
   });
   test("cuda: products of float8", async (context) => {
     const backend = await createCudaBackend({ matmulPrecision: "bfloat16" });
