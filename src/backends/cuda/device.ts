@@ -151,20 +151,6 @@ export class CudaDevice {
     }
   }
 
-  /** Memory of its own that begins as `bytes`, after what `enqueue` puts into the compute stream for its address. */
-  after(bytes: Uint8Array, enqueue: (address: number) => void): Uint8Array {
-    const address = this.allocate(bytes.length, "scratch", "a trial");
-    const result = new Uint8Array(bytes.length);
-    try {
-      this.upload(address, bytes);
-      enqueue(address);
-      this.download(address, result);
-    } finally {
-      this.free(address);
-    }
-    return result;
-  }
-
   /** Sets words to a value, in the compute stream. */
   fill(address: number, value: number, words: number): void {
     this.driver.run("cuMemsetD32Async", "fill device memory", address, value, words, this.compute);

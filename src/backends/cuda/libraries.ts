@@ -10,6 +10,7 @@ import { compilerParts, cublasLtLibraries, cudnnLibraries } from "./library_path
 import { libraryVersionText } from "./library_calls.ts";
 import { type MatmulPrecision, operandType } from "./matmul_precision.ts";
 import { millisecondsOf } from "./stopwatch.ts";
+import { memoryAfter } from "./trial.ts";
 
 /** A library by its name in code. */
 export type LibraryName = "cublasLt" | "cudnn";
@@ -64,7 +65,7 @@ export async function openLibraries(
     compute,
     measureFrom: options.measureProductsFrom ?? MEASURED_MULTIPLICATIONS,
     milliseconds: (enqueue) => millisecondsOf(device, enqueue),
-    after: (bytes, enqueue) => device.after(bytes, enqueue),
+    after: (bytes, enqueue) => memoryAfter(device, bytes, enqueue),
     warn: options.onWarning ?? ((message) => console.warn(message)),
   };
   const cublasLt = await openLibrary("cublasLt", options.cublasLtLibrary, options, {
