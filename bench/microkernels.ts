@@ -2,12 +2,12 @@
  * Which float microkernel an engine runs fastest: candidates of several shapes, emitted as WebAssembly
  * here and timed in turns over panels that lie in the nearest caches.
  *
- *     deno run -A bench/microkernels.ts [--rounds 1000] [--plain] [6x8s8 5x8l4 ...]
+ *     deno run -A bench/microkernels.ts [--rounds 1000] [--plain] [6x8s8b 5x8l4 ...]
  *     bun bench/microkernels.ts ...
  *
  * A candidate is rows x columns, how A is read (s: load and splat; l: four rows by one load, lanes by
- * shuffles), k per round, and an o where addresses are constant offsets of loads instead of sums.
- * `kernels-wasm/src/microkernel.rs` is 6x8s8. The best of many short samples is printed: what other work on
+ * shuffles), k per round, and an o where addresses are constant offsets of loads instead of sums, or a b where
+ * those of B are. `kernels-wasm/src/microkernel.rs` is 6x8s8b. The best of many short samples is printed: what other work on
  * the machine disturbs least.
  */
 
@@ -21,11 +21,24 @@ interface Candidate {
   readonly columns: number;
   readonly lanes: boolean;
   readonly unroll: number;
-  readonly offsets: boolean;
+  /** Whose addresses are constant offsets. */
+  readonly offsets: "" | "b" | "o";
 }
 
 const DEFAULTS = [
-  ...["6x8s1", "6x8s1o", "6x8s2", "6x8s4", "6x8s4o", "6x8s8", "6x8l4", "5x8s4", "5x8l1", "5x8l4"],
+  ...[
+    "6x8s1",
+    "6x8s1o",
+    "6x8s2",
+    "6x8s4",
+    "6x8s4o",
+    "6x8s8",
+    "6x8s8b",
+    "6x8l4",
+    "5x8s4",
+    "5x8l1",
+    "5x8l4",
+  ],
   ...["4x8s4", "4x8l1", "4x8l4", "3x12s4", "3x12s8", "4x12s4", "2x16s4", "3x16s4", "6x16s4"],
 ];
 /** k of a block, and columns of B in the cache: gemm.rs. */
@@ -42,10 +55,17 @@ const { values: options, positionals } = parseArgs({
 });
 
 function parseCandidate(name: string): Candidate {
-  const found = /^(\d+)x(\d+)([sl])(\d+)(o?)$/.exec(name);
-  if (!found) throw new Error(`Cannot read ${name}; 6x8s8 is one`);
+  const found = /^(\d+)x(\d+)([sl])(\d+)([ob]?)$/.exec(name);
+  if (!found) throw new Error(`Cannot read ${name}; 6x8s8b is one`);
   const [rows, columns, unroll] = [found[1], found[2], found[4]].map(Number) as number[];
-  return { name, rows, columns, unroll, lanes: found[3] === "l", offsets: found[5] === "o" };
+  return {
+    name,
+    rows,
+    columns,
+    unroll,
+    lanes: found[3] === "l",
+    offsets: found[5] as Candidate["offsets"],
+  };
 }
 
 type Code = readonly number[];
@@ -93,7 +113,7 @@ function emitKernel(candidate: Candidate): Code {
   const b = (vector: number) => sum(rows, vector);
   const [a, splat] = [b(width), b(width) + 1];
   const read = (base: number, offset: number, load: Code): Code =>
-    offsets || offset === 0
+    offsets === "o" || (offsets === "b" && base === PANEL) || offset === 0
       ? [...get(base), ...load, 0, ...unsignedLeb(offset)]
       : [...get(base), ...constant(offset), ...ADD, ...load, 0, 0];
   const madd = (row: number, vector: number): Code =>

@@ -353,10 +353,7 @@ impl Coder<'_> {
         let code = f32x4_add(f32x4_nearest(quotient), self.zero);
         // These two may make a bound of NaN.
         let code = f32x4_pmin(f32x4_pmax(code, self.lowest), self.highest);
-        // 1.5 * 2^23 plus a small integer has that in its last bits.
-        let shift = f32x4_splat(12_582_912.0);
-        let integer = i32x4_sub(f32x4_add(f32x4_sub(code, center), shift), shift);
-        v128_and(integer, f32x4_eq(quotient, quotient))
+        v128_and(small_integers(f32x4_sub(code, center)), f32x4_eq(quotient, quotient))
     }
 
     #[inline(never)]

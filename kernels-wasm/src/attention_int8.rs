@@ -11,16 +11,21 @@ pub const fn code_size(size: usize) -> usize {
     size.div_ceil(2 * STEP_UNIT) * 2 * STEP_UNIT
 }
 
+/// Features whose means are found at once: those of a cache line.
+const LINE: usize = 16;
+
+const fn mean_size(size: usize) -> usize {
+    code_size(size).div_ceil(LINE) * LINE
+}
+
 /// Floats of scratch that `Rounding` takes for blocks of `keys`.
 pub const fn rounding_floats(size: usize, keys: usize) -> usize {
-    3 * code_size(size) + ROWS * code_size(size) / 2 + keys
+    mean_size(size) + ROWS * code_size(size) / 2 + keys
 }
 
 /// What rounding keeps beside the packed codes.
 pub struct Rounding {
     size: usize,
-    /// [features] float64.
-    sums: *mut f64,
     /// [features], zero beyond.
     mean: *mut f32,
     /// [ROWS, features] int16, those of a strip at hand.
@@ -32,28 +37,30 @@ pub struct Rounding {
 impl Rounding {
     pub unsafe fn new(at: *mut f32, size: usize) -> Rounding {
         let padded = code_size(size);
-        let mean = at.add(2 * padded);
-        let codes = mean.add(padded);
+        let codes = at.add(mean_size(size));
         let scales = codes.add(ROWS * padded / 2);
-        Rounding { size, sums: at as *mut f64, mean, codes: codes as *mut i16, scales }
+        Rounding { size, mean: at, codes: codes as *mut i16, scales }
     }
 
     /// Finds the mean of all keys; sums in float64, key after key.
     pub unsafe fn find_mean(&self, key: impl Fn(usize) -> *const f32, keys: usize) {
-        core::ptr::write_bytes(self.sums, 0, code_size(self.size));
-        for j in 0..keys {
-            let row = key(j);
-            for i in (0..self.size).step_by(4) {
-                let x = load_some(row.add(i), self.size - i);
-                let high = i64x2_shuffle::<1, 0>(x, x);
-                for (half, x) in [x, high].into_iter().enumerate() {
-                    let at = self.sums.add(i + 2 * half) as *mut v128;
-                    v128_store(at, f64x2_add(v128_load(at), f64x2_promote_low_f32x4(x)));
+        for first in (0..code_size(self.size)).step_by(LINE) {
+            let mut sums = [f64x2_splat(0.0); LINE / 2];
+            for j in 0..keys {
+                let row = key(j);
+                for (at, pair) in sums.chunks_exact_mut(2).enumerate() {
+                    let i = first + 4 * at;
+                    let x = load_some(row.wrapping_add(i), self.size.saturating_sub(i));
+                    pair[0] = f64x2_add(pair[0], f64x2_promote_low_f32x4(x));
+                    let high = i64x2_shuffle::<1, 0>(x, x);
+                    pair[1] = f64x2_add(pair[1], f64x2_promote_low_f32x4(high));
                 }
             }
-        }
-        for i in 0..code_size(self.size) {
-            *self.mean.add(i) = (*self.sums.add(i) / keys as f64) as f32;
+            let count = f64x2_splat(keys as f64);
+            for (at, sum) in sums.into_iter().enumerate() {
+                let mean = f32x4_demote_f64x2_zero(f64x2_div(sum, count));
+                v128_store64_lane::<0>(mean, self.mean.add(first + 2 * at) as *mut u64);
+            }
         }
     }
 
@@ -115,15 +122,17 @@ impl Rounding {
     unsafe fn round(&self, x: *const f32, mean: *const f32, codes: *mut i16) -> f32 {
         let mut largest = f32x4_splat(0.0);
         for i in (0..self.size).step_by(4) {
-            largest = f32x4_max(largest, f32x4_abs(self.centred(x, mean, i)));
+            // Magnitudes are ordered as their bits are, NaN above all.
+            largest = i32x4_max(largest, f32x4_abs(self.centred(x, mean, i)));
         }
         let largest = max_lanes(largest);
         let inverse = f32x4_splat(if largest == 0.0 { 0.0 } else { 127.0 / largest });
-        let most = f32x4_splat(127.0);
+        let (most, least) = (f32x4_splat(127.0), f32x4_splat(-127.0));
         for i in (0..code_size(self.size)).step_by(8) {
             let [low, high] = [i, i + 4].map(|i| {
                 let code = f32x4_nearest(f32x4_mul(self.centred(x, mean, i), inverse));
-                i32x4_trunc_sat_f32x4(f32x4_max(f32x4_min(code, most), f32x4_neg(most)))
+                let clamped = f32x4_pmax(f32x4_pmin(code, most), least);
+                v128_and(small_integers(clamped), f32x4_eq(code, code))
             });
             v128_store(codes.add(i) as *mut v128, i16x8_narrow_i32x4(low, high));
         }

@@ -154,10 +154,17 @@ core::arch::global_asm!(
     \kind\()_product \high, 23
 .endm
 
+.macro panel_load offset, to
+    local.get 1
+    v128.load \offset:p2align=0
+    local.set \to
+.endm
+
+// Of the panel by constant offsets, for the reasons in microkernel.rs.
 .macro integer_step kind, rows, low, high
     integer_load 0, \rows, 21
-    integer_load 1, \low, 22
-    integer_load 1, \high, 23
+    panel_load \low, 22
+    panel_load \high, 23
     integer_row \kind, 0, 1, 2, 3, 13, 14
     integer_row \kind, 4, 5, 6, 7, 15, 16
     integer_row \kind, 8, 9, 10, 11, 17, 18

@@ -92,6 +92,13 @@ pub unsafe fn store_some(to: *mut f32, value: v128, count: usize) {
     }
 }
 
+/// Whole numbers of less than 2^22 as int32: 1.5 * 2^23 plus one has it in its last bits.
+#[inline(always)]
+pub fn small_integers(x: v128) -> v128 {
+    let shift = f32x4_splat(12_582_912.0);
+    i32x4_sub(f32x4_add(x, shift), shift)
+}
+
 /// The sum of the lanes, in a fixed order.
 #[inline(always)]
 pub fn sum_lanes(v: v128) -> f32 {
