@@ -17,6 +17,18 @@ pub unsafe fn swap_nibbles(bytes: *mut u8, count: usize) {
     }
 }
 
+/// Turns the bits of `mask` over in all bytes, in place.
+pub unsafe fn flip_bits(bytes: *mut u8, count: usize, mask: u8) {
+    let whole = count & !15;
+    for i in (0..whole).step_by(16) {
+        let at = bytes.add(i) as *mut v128;
+        v128_store(at, v128_xor(v128_load(at), u8x16_splat(mask)));
+    }
+    for i in whole..count {
+        *bytes.add(i) ^= mask;
+    }
+}
+
 /// Whether no number among elements of 1, 2 or 4 bytes is NaN or infinite. The words are `ElementBits` of
 /// src/tensor/finite.ts: adding the lowest special bit carries into the sign's place just where all are set.
 pub unsafe fn is_finite(bytes: *const u8, count: usize, special: i32, lowest: i32, sign: i32) -> bool {

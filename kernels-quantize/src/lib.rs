@@ -93,6 +93,12 @@ pub unsafe extern "C" fn swap_nibbles(bytes: *mut u8, count: usize) {
     bytes::swap_nibbles(bytes, count);
 }
 
+/// Turns the bits of `mask` over in all bytes, in place.
+#[no_mangle]
+pub unsafe extern "C" fn flip_bits(bytes: *mut u8, count: usize, mask: u8) {
+    bytes::flip_bits(bytes, count, mask);
+}
+
 /// 1 when no number among bytes is NaN or infinite, else 0; the words repeat the bits of an element.
 #[no_mangle]
 pub unsafe extern "C" fn is_finite(

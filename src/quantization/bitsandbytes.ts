@@ -23,6 +23,7 @@ import {
   isInt8Weight,
   quantizeInt8,
   readInt8,
+  streamInt8,
   writeInt8,
 } from "./bitsandbytes_int8.ts";
 import type { Pause } from "./pause.ts";
@@ -197,6 +198,10 @@ class Int8Quantizer extends BitsAndBytesQuantizer implements Quantizer {
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
     return readInt8(name, checkpoint);
+  }
+
+  stream(name: string, checkpoint: PieceReader, put: PutBytes): Promise<StreamedTensor> {
+    return streamInt8(name, checkpoint, put);
   }
 
   write(name: string, weight: EncodedWeight): NamedTensor[] {

@@ -13,7 +13,6 @@
 import { HalftoneError } from "../errors.ts";
 import { type DType, itemSize } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host_tensor.ts";
-import { withPieceMemory } from "../tensor/piece_memory.ts";
 import { elementCount, sameShape, type Shape } from "../tensor/shape.ts";
 import { type QuantState, readQuantState, writeQuantState } from "./bitsandbytes_state.ts";
 import type { DenseDType } from "./bitsandbytes_state.ts";
@@ -29,7 +28,7 @@ import type {
   TensorReader,
 } from "./quantizer.ts";
 import type { QuantizedLayout, QuantizedTensor, ScaleData } from "./quantized_tensor.ts";
-import { kernelsOver } from "./wasm_kernels.ts";
+import { type CodeChange, streamCodes, swapNibbles as swapPieceNibbles } from "./stored_codes.ts";
 
 /** Types bnb_4bit_quant_storage may name; the bytes are the same under each. */
 export const STORAGE_DTYPES = [
@@ -126,14 +125,12 @@ export async function streamFourBit(
 ): Promise<StreamedTensor> {
   const { state, layout } = await readFourBitHeader(name, checkpoint);
   const count = elementCount(state.shape);
-  await withPieceMemory(async (memory) => {
-    const kernels = await kernelsOver(memory);
-    await checkpoint.readPieces(name, memory, ({ bytes, start }) => {
-      kernels.swap_nibbles(bytes.byteOffset, bytes.length);
-      if (2 * (start + bytes.length) > count) bytes[bytes.length - 1] &= 15; // as in `readFourBit`
-      put(bytes, start);
-    }, { packed: true });
-  });
+  const change: CodeChange = (piece, kernels) => {
+    const { bytes, start } = piece;
+    swapPieceNibbles(piece, kernels);
+    if (2 * (start + bytes.length) > count) bytes[bytes.length - 1] &= 15; // as in `readFourBit`
+  };
+  await streamCodes(name, checkpoint, put, { change, packed: true });
   const scale = await readScale(name, checkpoint, state);
   return { shape: state.shape, layout, scale, offset: null };
 }

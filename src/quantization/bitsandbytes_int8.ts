@@ -15,9 +15,18 @@ import { HostTensor } from "../tensor/host_tensor.ts";
 import { sameShape, type Shape } from "../tensor/shape.ts";
 import { type EncodeRule, integerCodes } from "./encode_rule.ts";
 import { checkFinite } from "./float_slices.ts";
+import { flipSigns, streamCodes } from "./stored_codes.ts";
 import { encodeGroups, groupRanges, magnitudes } from "./groups.ts";
 import type { Pause } from "./pause.ts";
-import { type EncodedWeight, moduleOf, type NamedTensor, type TensorReader } from "./quantizer.ts";
+import {
+  type EncodedWeight,
+  moduleOf,
+  type NamedTensor,
+  type PieceReader,
+  type PutBytes,
+  type StreamedTensor,
+  type TensorReader,
+} from "./quantizer.ts";
 import type { QuantizedLayout, QuantizedTensor } from "./quantized_tensor.ts";
 
 const fround = Math.fround;
@@ -89,22 +98,30 @@ export function int8Shape(name: string, checkpoint: TensorReader): readonly [num
 
 /** Reads a stored int8 weight. */
 export async function readInt8(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
+  const rest = await readRest(name, checkpoint);
+  const { bytes } = await checkpoint.read(name);
+  return { tensor: { ...rest, codes: shifted(bytes) }, dtype: "float16" };
+}
+
+/** Reads a stored int8 weight, whose codes go to `put`. */
+export async function streamInt8(
+  name: string,
+  checkpoint: PieceReader,
+  put: PutBytes,
+): Promise<StreamedTensor> {
+  const rest = await readRest(name, checkpoint);
+  await streamCodes(name, checkpoint, put, { change: flipSigns });
+  return rest;
+}
+
+/** All but the codes. */
+async function readRest(name: string, checkpoint: TensorReader): Promise<StreamedTensor> {
   const shape = int8Shape(name, checkpoint);
   await checkFormat(`${moduleOf(name)}.weight_format`, checkpoint);
   const scbName = `${moduleOf(name)}.SCB`;
   const values = await checkpoint.read(scbName);
   checkFinite({ start: 0, values: values.toFloat32() }, scbName);
-  const weight = await checkpoint.read(name);
-  return {
-    tensor: {
-      shape,
-      layout: int8Layout(shape),
-      codes: shifted(weight.bytes),
-      scale: { kind: "float", values },
-      offset: null,
-    },
-    dtype: "float16",
-  };
+  return { shape, layout: int8Layout(shape), scale: { kind: "float", values }, offset: null };
 }
 
 /** The state-dict tensors of an int8 weight, in the library's order. */

@@ -17,6 +17,7 @@ import {
   modelOptLayout,
   modelOptMetadata,
   readModelOpt,
+  streamModelOpt,
   typeOf,
   writeModelOpt,
 } from "./modelopt_tensors.ts";
@@ -28,9 +29,12 @@ import type {
   Method,
   ModelModules,
   NamedTensor,
+  PieceReader,
+  PutBytes,
   Quantizer,
   QuantizerTarget,
   StateFile,
+  StreamedTensor,
   TensorHeaders,
   TensorReader,
   WrittenTensor,
@@ -174,6 +178,10 @@ class ModelOptQuantizer implements Quantizer {
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
     return readModelOpt(name, checkpoint, this.#nf4Block);
+  }
+
+  stream(name: string, checkpoint: PieceReader, put: PutBytes): Promise<StreamedTensor> {
+    return streamModelOpt(name, checkpoint, put, this.#nf4Block);
   }
 
   write(name: string, weight: EncodedWeight): NamedTensor[] {

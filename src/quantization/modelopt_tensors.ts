@@ -26,12 +26,21 @@ import {
   type EncodedWeight,
   moduleOf,
   type NamedTensor,
+  type PieceReader,
+  type PutBytes,
+  type StreamedTensor,
   type TensorHeader,
   type TensorHeaders,
   type TensorReader,
   type WrittenTensor,
 } from "./quantizer.ts";
 import { rounderOf } from "./rounding.ts";
+import {
+  type CodeChange,
+  flipSigns,
+  streamCodes,
+  swapNibbles as swapPieceNibbles,
+} from "./stored_codes.ts";
 import { float8Table, integerLayout, scaleType, tableLayout } from "./torchao_schemes.ts";
 
 /** What follows the module's name in the names of a weight's buffers. */
@@ -287,7 +296,35 @@ export async function readModelOpt(
   checkpoint: TensorReader,
   nf4Block: number,
 ): Promise<EncodedWeight> {
-  const { type, shape, groupSize, dtype } = describeModelOpt(name, checkpoint, nf4Block);
+  const stored = describeModelOpt(name, checkpoint, nf4Block);
+  const buffers = await readBuffers(name, checkpoint);
+  const { bytes } = await checkpoint.read(name);
+  return checked(name, assembled(stored, unpacked(stored.type, bytes), buffers));
+}
+
+/** Reads a stored weight, whose codes go to `put`. */
+export async function streamModelOpt(
+  name: string,
+  checkpoint: PieceReader,
+  put: PutBytes,
+  nf4Block: number,
+): Promise<StreamedTensor> {
+  const stored = describeModelOpt(name, checkpoint, nf4Block);
+  const buffers = await readBuffers(name, checkpoint);
+  await streamCodes(name, checkpoint, put, { change: changeOf(stored.type) });
+  const { codes: _, ...rest } = checked(name, assembled(stored, NO_CODES, buffers)).tensor;
+  return rest;
+}
+
+const NO_CODES = new Uint8Array(0);
+
+/** As `unpacked`. */
+function changeOf(type: ModelOptType): CodeChange | null {
+  if (type === "FP8" || type === "NVFP4") return null;
+  return type === "INT8" ? flipSigns : swapPieceNibbles;
+}
+
+async function readBuffers(name: string, checkpoint: TensorReader) {
   const buffers = new Map<string, HostTensor>();
   for (const buffer of BUFFERS) {
     const tensor = `${moduleOf(name)}.${PREFIX}${buffer}`;
@@ -298,9 +335,18 @@ export async function readModelOpt(
   }
   const amax = await readInputAmax(name, checkpoint);
   if (amax) buffers.set(INPUT_AMAX, amax);
-  const { bytes } = await checkpoint.read(name);
-  const codes = unpacked(type, bytes);
-  const weight = assemble(type, shape, dtype, groupSize, codes, buffers);
+  return buffers;
+}
+
+function assembled(
+  { type, shape, dtype, groupSize }: ReturnType<typeof describeModelOpt>,
+  codes: Uint8Array,
+  buffers: ReadonlyMap<string, HostTensor>,
+): EncodedWeight {
+  return assemble(type, shape, dtype, groupSize, codes, buffers);
+}
+
+function checked(name: string, weight: EncodedWeight): EncodedWeight {
   const { scale } = weight.tensor;
   const values = scale.kind === "float" ? scale.values : scale.supers;
   checkFinite({ start: 0, values: values.toFloat32() }, `${moduleOf(name)}.${PREFIX}_scale`);

@@ -140,13 +140,16 @@ export interface Quantizer {
   describeStored(name: string, checkpoint: TensorReader): Promise<WeightInfo>;
   /** Reads a quantized weight with its companions. */
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight>;
-  /** The same with the codes given to `put`, without the memory for them; absent where it cannot be. */
+  /**
+   * The same with the codes given to `put`, without the memory for them; null, without a call, where they do
+   * not lie in their order, and absent where they never do.
+   */
   stream?(
     name: string,
     checkpoint: PieceReader,
     put: PutBytes,
     scratch?: ScratchBytes,
-  ): Promise<StreamedTensor>;
+  ): Promise<StreamedTensor | null>;
   /** The library's tensors of a weight, in the order of its state dict. */
   write(name: string, weight: EncodedWeight): NamedTensor[];
   /** The type that a tensor which stays dense is rounded to as well; null when it is left alone. */

@@ -9,8 +9,11 @@ import type {
   EncodedWeight,
   Method,
   NamedTensor,
+  PieceReader,
+  PutBytes,
   Quantizer,
   QuantizerTarget,
+  StreamedTensor,
   TensorReader,
   WrittenTensor,
 } from "./quantizer.ts";
@@ -26,6 +29,7 @@ import {
   quantoMetadata,
   quantoWeightOf,
   readQuanto,
+  streamQuanto,
   writeQuanto,
 } from "./quanto_tensors.ts";
 import { skipsModule } from "./skip_modules.ts";
@@ -101,6 +105,10 @@ class QuantoQuantizer implements Quantizer {
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
     return readQuanto(name, checkpoint, this.#bits);
+  }
+
+  stream(name: string, checkpoint: PieceReader, put: PutBytes): Promise<StreamedTensor | null> {
+    return streamQuanto(name, checkpoint, put, this.#bits);
   }
 
   write(name: string, weight: EncodedWeight): NamedTensor[] {

@@ -30,11 +30,15 @@ import {
   type EncodedWeight,
   moduleOf,
   type NamedTensor,
+  type PieceReader,
+  type PutBytes,
+  type StreamedTensor,
   type TensorReader,
   type WrittenTensor,
 } from "./quantizer.ts";
 import type { QuantoDType } from "./quanto_config.ts";
 import { floatTypeOf, type Rounder, rounderOf } from "./rounding.ts";
+import { flipSigns, streamCodes } from "./stored_codes.ts";
 import { float8Table, scaleType, tableLayout } from "./torchao_schemes.ts";
 
 /** Columns per group, unless they do not divide. */
@@ -299,6 +303,27 @@ function describePacked(name: string, checkpoint: TensorReader, bits: 2 | 4, dty
   return { shape, layout, dtype };
 }
 
+/** Reads a stored weight, whose codes go to `put`; null for packed ones, which lie in another order. */
+export async function streamQuanto(
+  name: string,
+  checkpoint: PieceReader,
+  put: PutBytes,
+  bits: 2 | 4,
+): Promise<StreamedTensor | null> {
+  const { shape, layout } = describeQuanto(name, checkpoint, bits);
+  if (layout.offset !== null) return null;
+  const values = await readFloats(`${name}._scale`, checkpoint);
+  const change = layout.value.kind === "table" ? null : flipSigns;
+  await streamCodes(`${name}._data`, checkpoint, put, { change });
+  return { shape, layout, scale: { kind: "float", values }, offset: null };
+}
+
+async function readFloats(name: string, checkpoint: TensorReader): Promise<HostTensor> {
+  const tensor = await checkpoint.read(name);
+  checkFinite({ start: 0, values: tensor.toFloat32() }, name);
+  return tensor.reshape([tensor.size]);
+}
+
 /** Reads a stored weight. */
 export async function readQuanto(
   name: string,
@@ -306,11 +331,7 @@ export async function readQuanto(
   bits: 2 | 4,
 ): Promise<EncodedWeight> {
   const { shape, layout, dtype } = describeQuanto(name, checkpoint, bits);
-  const read = async (suffix: string) => {
-    const tensor = await checkpoint.read(`${name}.${suffix}`);
-    checkFinite({ start: 0, values: tensor.toFloat32() }, `${name}.${suffix}`);
-    return tensor.reshape([tensor.size]);
-  };
+  const read = (suffix: string) => readFloats(`${name}.${suffix}`, checkpoint);
   const scale = { kind: "float" as const, values: await read("_scale") };
   const verbatim = await activationScales(name, checkpoint);
   if (layout.offset === null) {

@@ -11,8 +11,11 @@ import type {
   EncodedWeight,
   Method,
   NamedTensor,
+  PieceReader,
+  PutBytes,
   Quantizer,
   QuantizerTarget,
+  StreamedTensor,
   TensorReader,
   WrittenTensor,
 } from "./quantizer.ts";
@@ -28,6 +31,7 @@ import {
   readTorchao,
   readTorchaoActivations,
   readTorchaoLayout,
+  streamTorchao,
   writeTorchao,
 } from "./torchao_tensors.ts";
 import { Int4WeightOnlyConfig, type Int4WeightOnlyOptions } from "./torchao_types.ts";
@@ -142,6 +146,10 @@ class TorchAoQuantizer implements Quantizer {
 
   read(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
     return readTorchao(name, checkpoint);
+  }
+
+  stream(name: string, checkpoint: PieceReader, put: PutBytes): Promise<StreamedTensor | null> {
+    return streamTorchao(name, checkpoint, put);
   }
 
   write(name: string, weight: EncodedWeight): NamedTensor[] {

@@ -18,7 +18,16 @@ import { floatxFormat, floatxTable } from "./floatx.ts";
 import { checkFinite } from "./float_slices.ts";
 import { plainNumber, plainText } from "./plain_values.ts";
 import type { QuantizedLayout } from "./quantized_tensor.ts";
-import { type EncodedWeight, moduleOf, type NamedTensor, type TensorReader } from "./quantizer.ts";
+import {
+  type EncodedWeight,
+  moduleOf,
+  type NamedTensor,
+  type PieceReader,
+  type PutBytes,
+  type StreamedTensor,
+  type TensorReader,
+} from "./quantizer.ts";
+import { flipSigns, streamCodes } from "./stored_codes.ts";
 import { int4Form } from "./torchao_int4_tensors.ts";
 import {
   blockOf,
@@ -209,30 +218,52 @@ export async function readTorchaoLayout(
 /** Reads a stored weight. */
 export async function readTorchao(name: string, checkpoint: TensorReader): Promise<EncodedWeight> {
   const { stored, layout, zeroPoint } = await readTorchaoLayout(name, checkpoint);
-  const { form, shape, dtype, bits } = stored;
+  const { form, dtype, bits } = stored;
   const int4 = int4Form(form);
   if (int4) return { form, dtype, ...await int4.read(name, stored, checkpoint) };
+  const { bytes } = await checkpoint.read(`${moduleOf(name)}${PREFIX}qdata`);
+  const codes = stored.table ? bytes : middleCodes(name, bytes, bits);
+  const rest = await readRest(name, { stored, layout, zeroPoint }, checkpoint);
+  const { parts } = await readTorchaoActivations(name, checkpoint);
+  const verbatim = zeroPoint && new Map([[ZERO_POINT, zeroPoint], ...parts]);
+  return { form, dtype, verbatim, tensor: { ...rest, codes } };
+}
+
+/** Reads a stored weight, whose codes go to `put`; null where they are no bytes, or lie in another order. */
+export async function streamTorchao(
+  name: string,
+  checkpoint: PieceReader,
+  put: PutBytes,
+): Promise<StreamedTensor | null> {
+  const described = await readTorchaoLayout(name, checkpoint);
+  const { form, table, bits } = described.stored;
+  if (int4Form(form) || (!table && bits !== 8)) return null;
+  const change = table ? null : flipSigns;
+  await streamCodes(`${moduleOf(name)}${PREFIX}qdata`, checkpoint, put, { change });
+  return await readRest(name, described, checkpoint);
+}
+
+/** All but the codes. */
+async function readRest(
+  name: string,
+  { stored, layout, zeroPoint }: Awaited<ReturnType<typeof readTorchaoLayout>>,
+  checkpoint: TensorReader,
+): Promise<StreamedTensor> {
   const module = moduleOf(name);
-  const qdata = await checkpoint.read(`${module}${PREFIX}qdata`);
   const scale = await checkpoint.read(`${module}${PREFIX}scale`);
   checkFinite({ start: 0, values: scale.toFloat32() }, `${module}${PREFIX}scale`);
-  const tensor = (codes: Uint8Array, values: HostTensor, offset: HostTensor | null) => ({
-    shape,
-    layout,
-    codes,
-    scale: { kind: "float", values } as const,
-    offset: offset && { kind: "float", values: offset } as const,
-  });
   const values = flat(scale);
-  const codes = stored.table ? qdata.bytes : middleCodes(name, qdata.bytes, bits);
   const offset = layout.offset && zeroPoint
     ? HostTensor.fromFloat32(offsetsOf(zeroPoint.toFloat32(), values.toFloat32()))
     : null;
   // Their product may overflow though both are finite.
   if (offset) checkFinite({ start: 0, values: offset.toFloat32() }, `${module}${PREFIX}zero_point`);
-  const { parts } = await readTorchaoActivations(name, checkpoint);
-  const verbatim = zeroPoint && new Map([[ZERO_POINT, zeroPoint], ...parts]);
-  return { form, dtype, verbatim, tensor: tensor(codes, values, offset) };
+  return {
+    shape: stored.shape,
+    layout,
+    scale: { kind: "float", values },
+    offset: offset && { kind: "float", values: offset },
+  };
 }
 
 /** How the activations of a stored weight are rounded, and what is stored of that. */

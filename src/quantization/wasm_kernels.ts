@@ -53,6 +53,7 @@ export interface QuantizeExports {
     offsetSupers: number,
   ): void;
   swap_nibbles(bytes: number, count: number): void;
+  flip_bits(bytes: number, count: number, mask: number): void;
   is_finite(bytes: number, count: number, special: number, lowest: number, sign: number): number;
 }
 

@@ -13,8 +13,12 @@ export interface Loader {
   readonly info: WeightInfo;
   /** From the checkpoint, which may read into scratch memory; results may lie there too. */
   read(checkpoint: TensorReader, scratch?: ScratchBytes): Promise<StoredWeight>;
-  /** The same with its elements or codes given to `put`; absent where it is read as a whole. */
-  stream?(checkpoint: PieceReader, put: PutBytes, scratch?: ScratchBytes): Promise<WeightRest>;
+  /** The same with its elements or codes given to `put`; null or absent where it is read as a whole. */
+  stream?(
+    checkpoint: PieceReader,
+    put: PutBytes,
+    scratch?: ScratchBytes,
+  ): Promise<WeightRest | null>;
 }
 
 /** The same checkpoint, reading into scratch memory. */

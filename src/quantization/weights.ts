@@ -186,7 +186,8 @@ async function storedLoader(
   });
   if (context.options.dequantizeTo !== undefined || !quantizer.stream) return loader;
   const stream: Loader["stream"] = async (...from) => {
-    return { kind: "quantized", tensor: await quantizer.stream!(name, ...from) };
+    const tensor = await quantizer.stream!(name, ...from);
+    return tensor && { kind: "quantized", tensor };
   };
   return { ...loader, stream };
 }
