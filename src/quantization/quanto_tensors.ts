@@ -313,6 +313,7 @@ export async function streamQuanto(
   const { shape, layout } = describeQuanto(name, checkpoint, bits);
   if (layout.offset !== null) return null;
   const values = await readFloats(`${name}._scale`, checkpoint);
+  await activationScales(name, checkpoint); // which must be finite, though nothing needs them
   const change = layout.value.kind === "table" ? null : flipSigns;
   await streamCodes(`${name}._data`, checkpoint, put, { change });
   return { shape, layout, scale: { kind: "float", values }, offset: null };

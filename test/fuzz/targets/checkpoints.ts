@@ -10,8 +10,9 @@ import {
   type OpenWeightsOptions,
   resolveQuantizer,
 } from "../../../src/quantization/weights.ts";
-import type { DType } from "../../../src/tensor/dtype.ts";
+import { type DType, itemSize } from "../../../src/tensor/dtype.ts";
 import { HostTensor } from "../../../src/tensor/host_tensor.ts";
+import { piecesOf } from "../../../src/tensor/piece_memory.ts";
 import type { Shape } from "../../../src/tensor/shape.ts";
 import { noPause, randomValues, tensorOf } from "../../quantization/support.ts";
 import type { FuzzTarget } from "../target.ts";
@@ -119,5 +120,9 @@ function readerOf(
     if (!options?.packed) checkFinite(tensor, name);
     return Promise.resolve(tensor);
   };
-  return { entries, metadata, read };
+  const readPieces: TensorReader["readPieces"] = async (name, memory, take, options) => {
+    const { dtype, bytes } = await read(name, options);
+    piecesOf(bytes, memory, { unit: itemSize(dtype) }, take);
+  };
+  return { entries, metadata, read, readPieces };
 }
