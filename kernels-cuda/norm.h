@@ -70,6 +70,27 @@ KERNEL(row_norm_codes, BLOCK, NormCodesParameters) {
   round_row(p.to, NormalizedRow(p.norm, blockIdx.x), blockIdx.x);
 }
 
+template <class Number>
+struct NarrowNormParameters {
+  NormParameters norm;  // output null where nobody reads the floats
+  Number* output;       // [rows, columns], close together
+};
+
+// The same in 16 bits, for the linear layers that follow.
+template <class Number>
+DEVICE void norm_narrow(const NarrowNormParameters<Number>& p) {
+  int row = blockIdx.x;
+  NormalizedRow normalized(p.norm, row);
+  for (int i = threadIdx.x; i < p.norm.columns; i += BLOCK) {
+    float value = normalized.at(row, i);
+    normalized.keep(row, i, value);
+    narrow(value, p.output[(int64_t)row * p.norm.columns + i]);
+  }
+}
+
+KERNEL(row_norm_float16, BLOCK, NarrowNormParameters<Float16>) { norm_narrow(p); }
+KERNEL(row_norm_bfloat16, BLOCK, NarrowNormParameters<BFloat16>) { norm_narrow(p); }
+
 // Group norm, first half: the moments of a group in a chunk of rows. Blocks: [chunks, groups].
 KERNEL(group_moments, BLOCK, NormParameters) {
   int chunk = blockIdx.x, group = blockIdx.y;

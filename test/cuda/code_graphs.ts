@@ -75,6 +75,8 @@ export interface CodesRun {
   /** Whether nobody rounds for others. */
   readonly apart?: boolean;
   readonly x?: HostTensor;
+  /** Layers that round otherwise than the mode says. */
+  readonly others?: Readonly<Record<string, ActivationMode>>;
   readonly beforeLoading?: () => void;
 }
 
@@ -83,9 +85,9 @@ export function runCodes(
   options: CudaBackendOptions,
   mode: ActivationMode,
   build: Build,
-  { apart = false, x = someRows(), beforeLoading }: CodesRun = {},
+  { apart = false, x = someRows(), others = {}, beforeLoading }: CodesRun = {},
 ): Promise<Launched> {
-  const weights = weightsFor(mode);
+  const weights = weightsFor(mode, others);
   const layers = new Layers(weights);
   const outputs = build(layers, (x) => apart ? affine(x, 1, -0) : x);
   for (const [name, tensor] of Object.entries(outputs)) layers.graph.output(name, tensor);
@@ -101,10 +103,28 @@ export function someRows(): HostTensor {
   return HostTensor.fromFloat32(values, [M, K]);
 }
 
-function weightsFor(mode: ActivationMode): TestWeights {
+/** Weights whose layers round in several ways. */
+class MixedWeights extends TestWeights {
+  readonly #others: Readonly<Record<string, ActivationMode>>;
+
+  constructor(mode: ActivationMode, others: Readonly<Record<string, ActivationMode>>) {
+    super(mode);
+    this.#others = others;
+  }
+
+  override lookup(name: string) {
+    const info = super.lookup(name);
+    return info && { ...info, activations: this.#others[name] ?? info.activations };
+  }
+}
+
+function weightsFor(
+  mode: ActivationMode,
+  others: Readonly<Record<string, ActivationMode>>,
+): TestWeights {
   const format = mode.kind === "quantized" && mode.dtype !== "int8" ? BY_ROW : INT8;
   const random = new Random(9200);
-  const weights = new TestWeights(mode);
+  const weights = new MixedWeights(mode, others);
   for (const [name, rows] of Object.entries(LAYERS)) {
     weights.add(name, format.make(random, rows, name === "down" ? LAYERS.up : K));
     weights.add(`${name}.bias`, denseWeight(random, "float32", [rows]));

@@ -55,6 +55,18 @@ test("of FLUX.1's layers over int8 or float8, 5 in 20 have kernels of their own 
   }
 });
 
+test("FLUX.1's norms write 16 bits for the layers that follow, whatever the weights' format", async () => {
+  for (const format of ["bitsandbytes:nf4", "torchao:int8wo", "gguf:Q4_K"]) {
+    const count = await kernelsOf(format);
+    // Embedders, what attention makes, and the second layers of MLPs; the last layer of the single-stream block.
+    assert.deepEqual(
+      [/^row_norm_bfloat16$/, /^row_norm$/, /^narrow_bfloat16$/].map(count),
+      [6, 0, 7],
+      format,
+    );
+  }
+});
+
 test("LLM.int8() looks for outliers once for all layers that read the same", async () => {
   const count = await kernelsOf("bitsandbytes:int8");
   assert.deepEqual(

@@ -1,4 +1,4 @@
-/** Codes of activations that layers share, and that norms and layers write themselves: the bytes of rounding apart. */
+/** Codes and 16 bits that layers share, and that norms and layers write themselves: the bytes of rounding apart. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -45,6 +45,29 @@ function registerAll(standIn: StandIn): void {
         );
       assert.deepEqual(count(shared), kernels);
       assert.deepEqual(count(apart), [0, 0, 5]);
+    });
+  }
+
+  for (const matmulPrecision of ["float16", "bfloat16"] as const) {
+    test(`float layers in ${matmulPrecision}: shared rows give the bytes of narrowing apart`, async () => {
+      const float = { kind: "float" } as const;
+      const readToo: Build = (layers, own) => {
+        const normalized = own(rmsNorm(layers.x, { epsilon: 1e-6 }));
+        const [q, k] = [layers.layer("q", normalized), layers.layer("k", own(normalized))];
+        return { q, k, twice: add(normalized, normalized) };
+      };
+      const count = ({ names }: Awaited<ReturnType<typeof run>>) =>
+        [`row_norm_${matmulPrecision}`, "row_norm", `narrow_${matmulPrecision}`].map((kernel) =>
+          names.filter((name) => name === kernel).length
+        );
+      const expected = [[block, [1, 0, 1], [0, 1, 5]], [readToo, [1, 0, 0], [0, 1, 2]]] as const;
+      for (const [build, together, alone] of expected) {
+        const shared = await runCodes({ ...libraries, matmulPrecision }, float, build);
+        const options = { ...libraries, matmulPrecision };
+        const apart = await runCodes(options, float, build, { apart: true });
+        assert.deepEqual(shared.values, apart.values);
+        assert.deepEqual([count(shared), count(apart)], [together, alone]);
+      }
     });
   }
 
@@ -108,6 +131,14 @@ function registerAll(standIn: StandIn): void {
     const kept = await run(reciprocal, read);
     assert.deepEqual(writes(kept), [true, true]);
     assert.deepEqual(kept.values, (await run(reciprocal, read, { apart: true })).values);
+  });
+
+  test("layers that round the same x in other ways do not share, and get theirs", async () => {
+    const others: Record<string, ActivationMode> = { k: asymmetric, v: { kind: "float" } };
+    const shared = await run(reciprocal, block, { others });
+    assert.deepEqual(shared.values, (await run(reciprocal, block, { others, apart: true })).values);
+    const count = (name: string) => shared.names.filter((found) => found === name).length;
+    assert.deepEqual(["row_norm_codes", "round_rows", "narrow_bfloat16"].map(count), [1, 1, 1]);
   });
 
   test("what another op writes over x in between is rounded again", async () => {

@@ -7,6 +7,7 @@ import { writtenCodes } from "./encode_rounding.ts";
 import type { KernelName } from "./kernel_names.ts";
 import { OPERAND_BYTES } from "./matmul_precision.ts";
 import { address, float, integers } from "./parameters.ts";
+import type { NarrowType } from "./plain_rows.ts";
 
 /** Chunks of rows whose moments group norm joins: enough to share, few enough to join. */
 const GROUP_CHUNKS = 64;
@@ -23,10 +24,12 @@ export function encodeNorm(step: CudaStep): void {
   if (isGroup && columns % groups !== 0) throw invalid("groups do not divide", { columns, groups });
   const chunkRows = Math.max(Math.ceil(count / GROUP_CHUNKS), LEAST_CHUNK_ROWS);
   const chunks = Math.ceil(count / chunkRows);
-  const written = isGroup ? null : writtenCodes(step, output);
+  const codes = isGroup ? null : writtenCodes(step, output);
+  const narrow = isGroup ? null : writtenNarrow(step);
+  const keepsFloats = (codes ?? narrow)?.keepsFloats ?? true;
   const parameters = [
     ...step.rowOperand(0, count, columns),
-    address(written?.keepsFloats === false ? 0 : output.address),
+    address(keepsFloats ? output.address : 0),
     address(step.vector(1, columns)),
     address(step.vector(2, columns)),
     ...step.rowOperand(3, count, columns),
@@ -36,13 +39,27 @@ export function encodeNorm(step: CudaStep): void {
     float(epsilon),
     ...integers(UNARY_KINDS.indexOf(activation), chunkRows, chunks, 0),
   ];
-  if (written) {
-    const { parameters: rounding } = written;
-    return step.launch("row_norm_codes", [count, 1, 1], [...parameters, ...rounding]);
+  if (codes) {
+    return step.launch("row_norm_codes", [count, 1, 1], [...parameters, ...codes.parameters]);
+  }
+  if (narrow) {
+    const place = address(narrow.address);
+    return step.launch(`row_norm_${narrow.type}`, [count, 1, 1], [...parameters, place]);
   }
   if (!isGroup) return step.launch("row_norm", [count, 1, 1], parameters);
   step.launch("group_moments", [chunks, groups, 1], parameters);
   step.launch("group_norm", [chunks, groups, 1], parameters);
+}
+
+/** Where a step's output goes in 16 bits, which it promises to write; null where others do, or nobody wants it so. */
+function writtenNarrow(
+  step: CudaStep,
+): { type: NarrowType; address: number; keepsFloats: boolean } | null {
+  const shared = step.rounded.rowsWrittenBy(step.index);
+  if (shared?.taken.kind !== "narrow") return null;
+  shared.isMade = true;
+  const { taken: { type }, keepsFloats } = shared;
+  return { type, address: step.rounded.addressOf(shared), keepsFloats };
 }
 
 /** The output, or where attention reads it in 16 bits. */

@@ -3,7 +3,7 @@
 import type { MatrixView } from "../operand_view.ts";
 import { checkLinear } from "../step_checks.ts";
 import type { CodedWeight } from "./coded_weight.ts";
-import { codesTaken, type TakenCodes } from "./codes_taken.ts";
+import { codesTaken, type TakenCodes } from "./rows_taken.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { launchDequantize } from "./encode_elements.ts";
 import { launchProduct, productScratch } from "./encode_plain_product.ts";
@@ -84,9 +84,14 @@ function launchSlices(
   }
 }
 
-/** x rounded to 16 bits, in step scratch. */
+/** x rounded to 16 bits: what the step shares with others, there already or made now, or its own in step scratch. */
 function narrowed(step: CudaStep, x: MatrixView, type: NarrowType): PlainRows {
-  const operand = scratchRows(step, [x.rows, x.columns], type);
-  launchNarrow(step, x, operand.address, type);
+  const shared = step.rounded.rowsReadBy(step.index);
+  const { rows: count, columns } = x;
+  const operand: PlainRows = shared
+    ? { address: step.rounded.addressOf(shared), rows: count, columns, stride: columns, type }
+    : scratchRows(step, [count, columns], type);
+  if (!shared?.isMade) launchNarrow(step, x, operand.address, type);
+  if (shared) shared.isMade = true;
   return operand;
 }

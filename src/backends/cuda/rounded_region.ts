@@ -1,4 +1,4 @@
-/** The region of a program in which steps keep what they round for each other: codes, and heads of 16 bits. */
+/** The region of a program in which steps keep what they round for each other: codes, rows and heads of 16 bits. */
 
 import { assignOffsets, type Life } from "../../plan/place.ts";
 import type { Plan } from "../../plan/plan.ts";
@@ -6,36 +6,36 @@ import { BufferHistory } from "./buffer_history.ts";
 import type { CodePlaces } from "./code_places.ts";
 import type { Products } from "./cuda_step.ts";
 import { findNarrowHeads, type NarrowHeads } from "./narrow_heads.ts";
-import { findSharedCodes, type SharedCodes } from "./shared_codes.ts";
+import { findSharedRows, type SharedRows } from "./shared_rows.ts";
 
 /** What lies there, by the steps that have to do with it. */
 export class RoundedRegion {
   readonly bytes: number;
   readonly #address: number;
-  readonly #codes: readonly SharedCodes[];
+  readonly #rows: readonly SharedRows[];
   readonly #heads: readonly NarrowHeads[];
 
   /** The region of a plan, beginning at an address. */
   constructor(plan: Plan, products: Products, address: number) {
     const history = new BufferHistory(plan);
     this.#address = address;
-    this.#codes = findSharedCodes(plan, history, products);
+    this.#rows = findSharedRows(plan, history, products);
     this.#heads = findNarrowHeads(plan, history, products);
-    this.bytes = assignOffsets([...this.#codes, ...this.#heads]);
+    this.bytes = assignOffsets([...this.#rows, ...this.#heads]);
   }
 
-  /** The codes that a linear layer multiplies, where it is not alone with them. */
-  codesReadBy(step: number): SharedCodes | undefined {
-    return this.#codes.find(({ layers }) => layers.includes(step));
+  /** What a linear layer takes as its activations, where it is not alone with it. */
+  rowsReadBy(step: number): SharedRows | undefined {
+    return this.#rows.find(({ layers }) => layers.includes(step));
   }
 
-  /** The codes that a step's output becomes. */
-  codesWrittenBy(step: number): SharedCodes | undefined {
-    return this.#codes.find(({ producer }) => producer === step);
+  /** What a step's output becomes. */
+  rowsWrittenBy(step: number): SharedRows | undefined {
+    return this.#rows.find(({ producer }) => producer === step);
   }
 
   /** Where codes lie. */
-  placesOf(codes: SharedCodes): CodePlaces {
+  placesOf(codes: SharedRows): CodePlaces {
     return codes.places(this.#address);
   }
 

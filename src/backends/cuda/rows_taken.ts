@@ -1,4 +1,4 @@
-/** Which linear layers multiply codes of their activations, and as what. */
+/** As what linear layers take their activations: codes, or rows of 16 bits. */
 
 import type { ActivationMode, QuantizedActivations } from "../../ops/activation_mode.ts";
 import type { Plan, PlanStep } from "../../plan/plan.ts";
@@ -6,12 +6,28 @@ import { weightMatrix } from "../step_operands.ts";
 import { isFloat8Weight, isInt8Weight } from "./coded_weight.ts";
 import { matrixOf } from "./buffer_history.ts";
 import type { Products } from "./cuda_step.ts";
+import { operandType } from "./matmul_precision.ts";
+import type { NarrowType } from "./plain_rows.ts";
 import { FEW_ROWS } from "./tiles.ts";
 
 /** The product of a layer over codes. */
 export type TakenCodes =
   | { readonly kind: "int8" | "float8"; readonly mode: QuantizedActivations }
   | { readonly kind: "llm_int8"; readonly mode: ActivationMode & { readonly kind: "llm_int8" } };
+
+/** What a layer's activations are rounded to before its product. */
+export type TakenRows = TakenCodes | { readonly kind: "narrow"; readonly type: NarrowType };
+
+/** As what a step takes its activations; null where it is no linear layer, or takes them as they are. */
+export function rowsTaken(plan: Plan, step: PlanStep, products: Products): TakenRows | null {
+  const codes = codesTaken(plan, step, products);
+  if (codes !== null || step.op !== "linear") return codes;
+  const [x] = step.inputs;
+  const type = operandType(products.precision);
+  const isFloat = step.attributes.activations.kind === "float" && x?.kind === "activation";
+  if (!isFloat || type === "float32" || matrixOf(plan, x).rows <= FEW_ROWS) return null;
+  return { kind: "narrow", type };
+}
 
 /** The codes that a step multiplies; null where it is no linear layer, or multiplies floats. */
 export function codesTaken(plan: Plan, step: PlanStep, products: Products): TakenCodes | null {

@@ -1,6 +1,7 @@
 /**
- * Codes of activations that belong to more than one step: several linear layers round the same x alike, or the step that
- * makes x can write its codes. They are found before steps are encoded, and lie in a region of their own.
+ * Rounded activations that belong to more than one step: several linear layers round the same x alike, to codes or to 16
+ * bits, or the step that makes x can write them so. They are found before steps are encoded, and lie in a region of
+ * their own.
  */
 
 import { isRowWise, type QuantizedActivations } from "../../ops/activation_mode.ts";
@@ -10,21 +11,22 @@ import { aligned } from "../alignment.ts";
 import type { MatrixView } from "../operand_view.ts";
 import { type BufferHistory, matrixOf, sameMatrix } from "./buffer_history.ts";
 import { type CodePlaces, placeCodes } from "./code_places.ts";
-import { codesTaken, type TakenCodes } from "./codes_taken.ts";
+import { rowsTaken, type TakenRows } from "./rows_taken.ts";
 import type { Products } from "./cuda_step.ts";
+import { OPERAND_BYTES } from "./matmul_precision.ts";
 
-/** Codes that some steps share. */
-export class SharedCodes implements Life {
-  readonly taken: TakenCodes;
+/** Rounded rows that some steps share. */
+export class SharedRows implements Life {
+  readonly taken: TakenRows;
   readonly bytes: number;
   readonly firstStep: number;
   readonly lastStep: number;
   /** From the region's start. */
   offset = 0;
-  /** Whether codes are there: the first step that can makes them. */
+  /** Whether they are there: the first step that can makes them. */
   isMade = false;
   readonly layers: readonly number[];
-  /** The step that makes x and may write these codes; null where there is none that could. */
+  /** The step that makes x and may write them; null where there is none that could. */
   readonly producer: number | null;
   /** Whether x itself is read too. */
   readonly keepsFloats: boolean;
@@ -36,35 +38,45 @@ export class SharedCodes implements Life {
     this.producer = producer;
     this.keepsFloats = keepsFloats;
     this.#x = group.x;
-    this.bytes = this.#place(0).end;
+    this.bytes = this.#end();
     this.firstStep = producer ?? group.layers[0]!;
     this.lastStep = group.layers.at(-1)!;
   }
 
-  /** Where the codes lie in a region that begins at an address. */
+  /** Where codes lie in a region that begins at an address. */
   places(region: number): CodePlaces {
-    return this.#place(region + this.offset).places;
-  }
-
-  #place(start: number): { places: CodePlaces; end: number } {
-    let end = start;
-    const places = placeCodes(this.#x, this.taken.mode, (bytes) => {
+    const { taken } = this;
+    if (taken.kind === "narrow") throw new TypeError("rows of 16 bits are no codes");
+    let end = region + this.offset;
+    return placeCodes(this.#x, taken.mode, (bytes) => {
       const place = end;
       end += aligned(bytes);
       return place;
     });
-    return { places, end };
   }
 
-  /** How the step that makes x rounds it; null where that must see all of x first. */
+  #end(): number {
+    const { taken } = this;
+    const { rows, columns } = this.#x;
+    if (taken.kind === "narrow") return aligned(rows * columns * OPERAND_BYTES[taken.type]);
+    let end = 0;
+    placeCodes(this.#x, taken.mode, (bytes) => end += aligned(bytes));
+    return end;
+  }
+
+  /** How the step that makes x brings it to codes; null where that must see all of x first. */
   get roundsByRow(): QuantizedActivations | null {
-    const { mode } = this.taken;
-    return mode.kind === "quantized" && isRowWise(mode) ? mode : null;
+    return rowMode(this.taken);
   }
 }
 
+function rowMode(taken: TakenRows): QuantizedActivations | null {
+  const isCodes = taken.kind === "int8" || taken.kind === "float8";
+  return isCodes && isRowWise(taken.mode) ? taken.mode : null;
+}
+
 interface Group {
-  readonly taken: TakenCodes;
+  readonly taken: TakenRows;
   readonly x: MatrixView;
   readonly buffer: number;
   /** Writes of the buffer before. */
@@ -72,18 +84,18 @@ interface Group {
   readonly layers: number[];
 }
 
-/** Codes that are worth a place of their own, in the order of the steps that read them first. */
-export function findSharedCodes(
+/** Rows that are worth a place of their own, in the order of the steps that read them first. */
+export function findSharedRows(
   plan: Plan,
   history: BufferHistory,
   products: Products,
-): SharedCodes[] {
+): SharedRows[] {
   const producers = new Set<number>();
   return [...groupsOf(plan, history, products)].flatMap((group) => {
     const producer = producerOf(plan, history, group);
     const isFirst = producer !== null && !producers.has(producer.step);
     if (isFirst) producers.add(producer.step);
-    const shared = new SharedCodes(
+    const shared = new SharedRows(
       group,
       isFirst ? producer.step : null,
       producer?.keepsFloats ?? true,
@@ -96,13 +108,12 @@ export function findSharedCodes(
 function groupsOf(plan: Plan, history: BufferHistory, products: Products): Iterable<Group> {
   const groups = new Map<string, Group>();
   plan.steps.forEach((step, index) => {
-    const taken = codesTaken(plan, step, products);
+    const taken = rowsTaken(plan, step, products);
     const input = step.inputs[0];
     if (taken === null || input?.kind !== "activation") return;
     const x = matrixOf(plan, input);
     const writes = history.writesBefore(input.buffer, index);
-    const mode = { ...taken.mode, int16Tables: undefined }; // of the weight
-    const key = JSON.stringify([input.buffer, writes, x, taken.kind === "llm_int8", mode]);
+    const key = JSON.stringify([input.buffer, writes, x, roundingKey(taken)]);
     const group = groups.get(key) ?? { taken, x, buffer: input.buffer, writes, layers: [] };
     group.layers.push(index);
     groups.set(key, group);
@@ -110,16 +121,23 @@ function groupsOf(plan: Plan, history: BufferHistory, products: Products): Itera
   return groups.values();
 }
 
+/** The same for what rounds alike, whatever the weight is. */
+function roundingKey(taken: TakenRows): unknown {
+  return taken.kind === "narrow" ? taken.type : { ...taken.mode, int16Tables: undefined };
+}
+
 /** The norm or layer whose output is the x of a group, and whether others read it too. */
 function producerOf(
   plan: Plan,
   history: BufferHistory,
-  { taken: { mode }, x, buffer, writes, layers }: Group,
+  { taken, x, buffer, writes, layers }: Group,
 ): { step: number; keepsFloats: boolean } | null {
-  if (writes === 0 || mode.kind !== "quantized" || !isRowWise(mode)) return null;
+  const isNarrow = taken.kind === "narrow";
+  if (writes === 0 || !isNarrow && rowMode(taken) === null) return null;
   const step = history.writer(buffer, writes - 1);
   const { op, attributes } = plan.steps[step]!;
-  const canRound = op === "linear" || op === "norm" && attributes.kind !== "group";
+  const isRowNorm = op === "norm" && attributes.kind !== "group";
+  const canRound = isRowNorm || op === "linear" && !isNarrow;
   if (!canRound || !sameMatrix(history.written(step), x)) return null;
   const reads = history.readsAfter(buffer, writes - 1, x);
   const keepsFloats = reads === null ||
