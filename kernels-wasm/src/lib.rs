@@ -5,7 +5,7 @@
 //! worker computes it, so a run gives the same bytes for any number of threads.
 
 #![no_std]
-#![feature(asm_experimental_arch, stdarch_wasm_atomic_wait)]
+#![feature(asm_experimental_arch, optimize_attribute, stdarch_wasm_atomic_wait)]
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments, clippy::needless_range_loop)]
 
 mod activations;
@@ -15,7 +15,6 @@ mod codes;
 mod control;
 mod convolution;
 mod elementwise;
-mod enlarged_convolution;
 mod gemm;
 mod gemv;
 mod integer_gemm;
@@ -37,6 +36,7 @@ mod softmax;
 mod strips;
 mod tape;
 mod weight;
+mod winograd;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -3,7 +3,7 @@
 
 use crate::control::{Context, ERROR_OPCODE};
 use crate::opcodes::*;
-use crate::{activations, attention, convolution, elementwise, linear, linear_int8, linear_integer, matmul, norm, rope};
+use crate::{activations, attention, convolution, elementwise, linear, linear_int8, linear_integer, matmul, norm, rope, winograd};
 
 // Opcodes of steps that only this backend knows; src/backends/wasm/tape_opcodes.ts holds the same.
 const MARK_OUTLIERS: u32 = 100;
@@ -16,6 +16,8 @@ const RELEASE_SEGMENT: u32 = 106;
 const FIND_RANGES: u32 = 107;
 const LINEAR_INTEGER: u32 = 108;
 const PACK_ROWS: u32 = 109;
+const TRANSFORM_WEIGHTS: u32 = 110;
+const WINOGRAD: u32 = 111;
 
 const HEADER: usize = 3;
 
@@ -57,6 +59,8 @@ unsafe fn run_step(opcode: u32, parameters: *const u32, step: u32, context: &Con
         OP_MATMUL => call!(parameters, matmul::run, context),
         OP_UNPACK => call!(parameters, elementwise::unpack, context),
         OP_CONV2D => call!(parameters, convolution::run, context),
+        TRANSFORM_WEIGHTS => call!(parameters, winograd::transform_weights, context),
+        WINOGRAD => call!(parameters, winograd::run, context),
         OP_LINEAR => call!(parameters, linear::run, context),
         PACK_ROWS => call!(parameters, linear::pack_rows, context),
         OP_NORM => call!(parameters, norm::rows, context),

@@ -1,17 +1,17 @@
-/** Encoders of linear and conv2d, which end alike: bias, activation, gate, residual. */
+/** Encoder of linear, and the end it shares with conv2d: bias, activation, gate, residual. */
 
 import { type Activation, UNARY_KINDS } from "../../ops/op_table.ts";
 import type { QuantizedLayout } from "../../quantization/quantized_tensor.ts";
 import type { StepEncoder } from "./encode.ts";
 import { encodeRounding } from "./encode_activations.ts";
 import { invalid, type MatrixView } from "../operand_view.ts";
-import { checkConvolution, checkLinear } from "../step_checks.ts";
+import { checkLinear } from "../step_checks.ts";
 import { formWords, type IntegerForm } from "./integer_weight.ts";
 import { rowRounding, type SharedRows } from "./rounded_rows.ts";
 import { float, TAPE_OPCODE, type Word } from "./tape_writer.ts";
 
 /** output, bias, gate, residual, activation. */
-function epilogue(
+export function epilogue(
   encoder: StepEncoder,
   output: MatrixView,
   operands: { bias: number; gate?: number; residual: number },
@@ -137,35 +137,4 @@ function encodeLlmInt8(
   if (!rounded.isMade) encoder.emit([...words, 0, 0], TAPE_OPCODE.markOutliers);
   const { scales, strips } = encodeRounding(encoder, x, rounded);
   encoder.emit([...words, scales, ...strips, ...formWords(form)], TAPE_OPCODE.linearInt8);
-}
-
-/** conv2d: output and input sizes, x and its strides, kernel geometry, weight, epilogue. */
-export function encodeConvolution(encoder: StepEncoder): void {
-  if (encoder.step.op !== "conv2d") return;
-  const { kernel, stride, padding, upsample, activation } = encoder.step.attributes;
-  const x = encoder.view(0);
-  const weight = encoder.weight(1);
-  const output = encoder.output();
-  const [height, width, channels] = x.shape;
-  const [outHeight, outWidth, outChannels] = output.shape;
-  const [top, left] = padding;
-  checkConvolution(encoder.step.attributes, x, weight, output);
-  encoder.emit([
-    outHeight,
-    outWidth,
-    outChannels,
-    height,
-    width,
-    channels,
-    x.address,
-    x.strides[0],
-    x.strides[1],
-    kernel,
-    stride,
-    top,
-    left,
-    upsample === 2 ? 1 : 0,
-    weight.address,
-    ...epilogue(encoder, encoder.outputMatrix(), { bias: 2, residual: 3 }, activation),
-  ]);
 }

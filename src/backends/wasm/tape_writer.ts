@@ -12,6 +12,8 @@ export const TAPE_OPCODE = {
   findRanges: 107,
   linearInteger: 108,
   packRows: 109,
+  transformWeights: 110,
+  winograd: 111,
 } as const;
 
 /** A parameter word: an integer, or a float by `float()`. */

@@ -123,6 +123,25 @@ const CONVOLUTIONS: readonly ConvolutionShape[] = [
   { size: [8, 8], channels: [3, 8], kernel: 2, stride: 2, padding: [0, 0, 0, 0], upsample: 1 },
   { size: [17, 33], channels: [33, 3], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
   { size: [16, 16], channels: [65, 31], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  // patches of 4 x 4: even and odd sizes, one row, one column, none and uneven padding; the least count of patches
+  // and one fewer; two blocks of k, two parts of the output channels, several tiles
+  { size: [12, 11], channels: [16, 16], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [13, 15], channels: [36, 9], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [1, 79], channels: [4, 3], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [65, 1], channels: [8, 5], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [13, 14], channels: [12, 8], kernel: 3, stride: 1, padding: [0, 0, 0, 0], upsample: 1 },
+  { size: [9, 14], channels: [4, 10], kernel: 3, stride: 1, padding: [2, 0, 1, 3], upsample: 1 },
+  { size: [8, 16], channels: [8, 1], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [2, 62], channels: [8, 1], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [12, 12], channels: [260, 17], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [12, 12], channels: [8, 260], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  { size: [41, 40], channels: [20, 31], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 1 },
+  // the same of enlarged pictures: what is a copy of what depends on the padding
+  { size: [7, 9], channels: [36, 9], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 2 },
+  { size: [7, 8], channels: [8, 5], kernel: 3, stride: 1, padding: [1, 1, 0, 2], upsample: 2 },
+  { size: [7, 8], channels: [8, 5], kernel: 3, stride: 1, padding: [2, 1, 1, 1], upsample: 2 },
+  { size: [7, 8], channels: [8, 5], kernel: 3, stride: 1, padding: [1, 0, 1, 1], upsample: 2 },
+  { size: [6, 6], channels: [260, 17], kernel: 3, stride: 1, padding: [1, 1, 1, 1], upsample: 2 },
 ];
 
 /** What a library's convolutions in 16 bits do not cover: pictures that are enlarged by words of 32 bits. */
