@@ -5,6 +5,8 @@
  *     deno run -A bench/against.ts --base CHECKOUT [--threads 1] [--turns 31] CASE...
  *     bun bench/against.ts ...
  *
+ * Deno needs --node-modules-dir=manual where the other checkout has a node_modules of its own.
+ *
  * Cases are named in kernel_cases.ts, such as "linear:1056x1024x1024+1024:int4 group 32 x int8" or attention:1056x8x128.
  */
 

@@ -22,7 +22,7 @@ const MID_MODES: Readonly<Record<string, PictureMode>> = {
 };
 const THREADS = 2;
 /** PyTorch takes many times as long where the processor has no bfloat16 arithmetic; after this it gets no turn. */
-const BFLOAT16_SECONDS = 300;
+const BFLOAT16_SECONDS = 90;
 
 /** The demo model. */
 export const pictureDemo: Section = {
