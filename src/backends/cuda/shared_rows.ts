@@ -9,6 +9,7 @@ import type { Plan } from "../../plan/plan.ts";
 import type { Life } from "../../plan/place.ts";
 import { aligned } from "../alignment.ts";
 import type { MatrixView } from "../operand_view.ts";
+import { codesKey, type SameInput, stepsBySameInput } from "../same_input.ts";
 import { type BufferHistory, matrixOf, sameMatrix } from "./buffer_history.ts";
 import { type CodePlaces, placeCodes } from "./code_places.ts";
 import { rowsTaken, type TakenRows } from "./rows_taken.ts";
@@ -32,15 +33,15 @@ export class SharedRows implements Life {
   readonly keepsFloats: boolean;
   readonly #x: MatrixView;
 
-  constructor(group: Group, producer: number | null, keepsFloats: boolean) {
-    this.taken = group.taken;
-    this.layers = group.layers;
+  constructor(group: Group, x: MatrixView, producer: number | null, keepsFloats: boolean) {
+    this.taken = group.rounding;
+    this.layers = group.steps;
     this.producer = producer;
     this.keepsFloats = keepsFloats;
-    this.#x = group.x;
+    this.#x = x;
     this.bytes = this.#end();
-    this.firstStep = producer ?? group.layers[0]!;
-    this.lastStep = group.layers.at(-1)!;
+    this.firstStep = producer ?? group.steps[0]!;
+    this.lastStep = group.steps.at(-1)!;
   }
 
   /** Where codes lie in a region that begins at an address. */
@@ -75,14 +76,7 @@ function rowMode(taken: TakenRows): QuantizedActivations | null {
   return isCodes && isRowWise(taken.mode) ? taken.mode : null;
 }
 
-interface Group {
-  readonly taken: TakenRows;
-  readonly x: MatrixView;
-  readonly buffer: number;
-  /** Writes of the buffer before. */
-  readonly writes: number;
-  readonly layers: number[];
-}
+type Group = SameInput<TakenRows>;
 
 /** Rows that are worth a place of their own, in the order of the steps that read them first. */
 export function findSharedRows(
@@ -91,49 +85,41 @@ export function findSharedRows(
   products: Products,
 ): SharedRows[] {
   const producers = new Set<number>();
-  return [...groupsOf(plan, history, products)].flatMap((group) => {
-    const producer = producerOf(plan, history, group);
+  return groupsOf(plan, products).flatMap((group) => {
+    if (group.x.kind !== "activation") return [];
+    const x = matrixOf(plan, group.x);
+    const producer = producerOf(plan, history, group, { buffer: group.x.buffer, x });
     const isFirst = producer !== null && !producers.has(producer.step);
     if (isFirst) producers.add(producer.step);
     const shared = new SharedRows(
       group,
+      x,
       isFirst ? producer.step : null,
       producer?.keepsFloats ?? true,
     );
-    return group.layers.length > 1 || isFirst ? [shared] : [];
+    return group.steps.length > 1 || isFirst ? [shared] : [];
   });
 }
 
 /** Layers by the x that they read and how they round it. */
-function groupsOf(plan: Plan, history: BufferHistory, products: Products): Iterable<Group> {
-  const groups = new Map<string, Group>();
-  plan.steps.forEach((step, index) => {
-    const taken = rowsTaken(plan, step, products);
-    const input = step.inputs[0];
-    if (taken === null || input?.kind !== "activation") return;
-    const x = matrixOf(plan, input);
-    const writes = history.writesBefore(input.buffer, index);
-    const key = JSON.stringify([input.buffer, writes, x, roundingKey(taken)]);
-    const group = groups.get(key) ?? { taken, x, buffer: input.buffer, writes, layers: [] };
-    group.layers.push(index);
-    groups.set(key, group);
+function groupsOf(plan: Plan, products: Products): Group[] {
+  return stepsBySameInput(plan, (step, x) => {
+    const rounding = rowsTaken(plan, step, products);
+    if (rounding === null || x.kind !== "activation") return null;
+    const key = rounding.kind === "narrow" ? rounding.type : codesKey(rounding.mode);
+    return { rounding, key: [matrixOf(plan, x), key] };
   });
-  return groups.values();
-}
-
-/** The same for what rounds alike, whatever the weight is. */
-function roundingKey(taken: TakenRows): unknown {
-  return taken.kind === "narrow" ? taken.type : { ...taken.mode, int16Tables: undefined };
 }
 
 /** The norm or layer whose output is the x of a group, and whether others read it too. */
 function producerOf(
   plan: Plan,
   history: BufferHistory,
-  { taken, x, buffer, writes, layers }: Group,
+  { rounding, writes, steps }: Group,
+  { buffer, x }: { readonly buffer: number; readonly x: MatrixView },
 ): { step: number; keepsFloats: boolean } | null {
-  const isNarrow = taken.kind === "narrow";
-  if (writes === 0 || !isNarrow && rowMode(taken) === null) return null;
+  const isNarrow = rounding.kind === "narrow";
+  if (writes === 0 || !isNarrow && rowMode(rounding) === null) return null;
   const step = history.writer(buffer, writes - 1);
   const { op, attributes } = plan.steps[step]!;
   const isRowNorm = op === "norm" && attributes.kind !== "group";
@@ -141,6 +127,6 @@ function producerOf(
   if (!canRound || !sameMatrix(history.written(step), x)) return null;
   const reads = history.readsAfter(buffer, writes - 1, x);
   const keepsFloats = reads === null ||
-    reads.some((read) => read.operand !== 0 || !layers.includes(read.step));
+    reads.some((read) => read.operand !== 0 || !steps.includes(read.step));
   return { step, keepsFloats };
 }

@@ -8,6 +8,7 @@ import { assignOffsets, type Life } from "../../plan/place.ts";
 import type { Plan, PlanOperand, PlanStep } from "../../plan/plan.ts";
 import { elementCount, type Shape } from "../../tensor/shape.ts";
 import { aligned } from "../alignment.ts";
+import { codesKey, type SameInput, stepsBySameInput } from "../same_input.ts";
 import { type IntegerForm, integerForm, stripWords } from "./integer_weight.ts";
 
 /** Rows of a strip; kernels-wasm/src/integer_kernel.rs holds the same. */
@@ -64,7 +65,7 @@ function shapeOf(plan: Plan, operand: PlanOperand): Shape {
 export class SharedRows implements Life {
   readonly bytes: number;
   readonly firstStep: number;
-  lastStep: number;
+  readonly lastStep: number;
   /** From the scratch's start. */
   offset = 0;
   /** Whether a step that rounds them was encoded. */
@@ -72,8 +73,9 @@ export class SharedRows implements Life {
   readonly rounding: RowRounding;
   readonly #shape: Shape;
 
-  constructor(step: number, shape: Shape, rounding: RowRounding) {
-    this.firstStep = this.lastStep = step;
+  constructor({ rounding, steps }: SameInput<RowRounding>, shape: Shape) {
+    this.firstStep = steps[0]!;
+    this.lastStep = steps.at(-1)!;
     this.#shape = shape;
     this.rounding = rounding;
     this.bytes = this.#place(0).end;
@@ -102,22 +104,15 @@ export class RowSharing {
   readonly #byStep = new Map<number, SharedRows>();
 
   constructor(plan: Plan) {
-    const shared = new Map<string, SharedRows>();
-    const writes = new Map<number, number>(); // by buffer, before the step at hand
-    plan.steps.forEach((step, index) => {
+    const groups = stepsBySameInput(plan, (step, x) => {
       const rounding = rowRounding(plan, step);
-      const x = step.inputs[0];
-      if (rounding && x) {
-        const written = x.kind === "activation" && writes.get(x.buffer);
-        const key = JSON.stringify([x, written, keyOf(rounding)]);
-        const rows = shared.get(key) ?? new SharedRows(index, shapeOf(plan, x), rounding);
-        rows.lastStep = index;
-        shared.set(key, rows);
-        this.#byStep.set(index, rows);
-      }
-      writes.set(step.output.buffer, (writes.get(step.output.buffer) ?? 0) + 1);
+      return rounding && { rounding, key: [x, keyOf(rounding)] };
     });
-    this.#rows = [...shared.values()];
+    this.#rows = groups.map((group) => {
+      const rows = new SharedRows(group, shapeOf(plan, group.x));
+      for (const step of group.steps) this.#byStep.set(step, rows);
+      return rows;
+    });
     assignOffsets(this.#rows);
   }
 
@@ -135,8 +130,7 @@ export class RowSharing {
 
 /** What makes rows differ beside x. */
 function keyOf({ mode, form, threshold }: RowRounding): unknown {
-  const ofWeight = { ...mode, int16Tables: undefined };
-  return [ofWeight, form && [stripWords(form), form.hasOffset], threshold];
+  return [codesKey(mode), form && [stripWords(form), form.hasOffset], threshold];
 }
 
 /** Room for rows wherever `take` has it. */
