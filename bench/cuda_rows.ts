@@ -12,11 +12,11 @@ import { parseQuantizeFlag } from "../src/quantization/formats.ts";
 import { attention } from "../src/ops/builders.ts";
 import { Graph, type Tensor } from "../src/ops/graph.ts";
 import { buildPlan } from "../src/plan/build.ts";
-import { TorchGenerator } from "../src/tensor/random.ts";
 import { median } from "./machine.ts";
 import { OneStep } from "./one_step.ts";
 import { openTorch } from "./peers/torch.ts";
 import { openDecoder } from "./random_decoder.ts";
+import { normalTensor } from "./random_values.ts";
 import { randomTransformer, writeRandomTransformer } from "./random_transformer.ts";
 
 /** Side of the picture, and how often a program runs after its first run. */
@@ -101,7 +101,7 @@ export async function measureAttention(
     const plan = buildPlan(graph, { supports: (op) => backend.supports(op) });
     const weights = await backend.loadWeights(plan.weights, { read: () => Promise.reject() });
     const [program, prepare] = await timed(() => backend.compile(plan, weights));
-    for (const name of ["q", "k", "v"]) program.write(name, new TorchGenerator(0).randn(shape));
+    for (const name of ["q", "k", "v"]) program.write(name, normalTensor(shape));
     const { first, run } = await runSeconds(program, runs);
     const isFinite = program.read("mixed").toFloat32().every(Number.isFinite);
     return { isFinite, shape, seconds: { prepare, first, attention: run } };

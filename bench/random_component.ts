@@ -21,7 +21,8 @@ import { libraryOf, quantizedInfo } from "../src/quantization/weights.ts";
 import type { DType } from "../src/tensor/dtype.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
 import { elementCount, type Shape } from "../src/tensor/shape.ts";
-import { randomBytes, randomCodes } from "./weight_cases.ts";
+import { randomBytes, randomLevels, uniformBytes } from "./random_values.ts";
+import { randomCodes } from "./weight_cases.ts";
 
 /** Has every weight a model asks for, as dense bfloat16, and learns its shape. */
 export class ShapeRecorder extends Graph {
@@ -165,7 +166,7 @@ function randomDense(name: string, shape: Shape): HostTensor {
     (_, level) => center + reach * (level - 127.5) / 127.5,
   );
   const levels = Uint16Array.from(new Uint32Array(floats.buffer), (bits) => bits >>> 16);
-  const values = Uint16Array.from(randomBytes(elementCount(shape)), (byte) => levels[byte]!);
+  const values = randomLevels(elementCount(shape), levels);
   return new HostTensor("bfloat16", shape, new Uint8Array(values.buffer));
 }
 
@@ -195,8 +196,10 @@ function largestValue(value: CodeValue, bits: number): number {
 
 /** Scales that are all as given, or, where they are random codes themselves, at most that. */
 function evenScale(layout: ScaleLayout, groups: number, each: number): ScaleData {
-  const floats = (count: number, value: number, dtype: DType) =>
-    HostTensor.fromFloat32(new Float32Array(count).fill(value)).cast(dtype);
+  const floats = (count: number, value: number, dtype: DType) => {
+    const { bytes } = HostTensor.fromFloat32(Float32Array.of(value)).cast(dtype);
+    return new HostTensor(dtype, [count], uniformBytes(bytes, count));
+  };
   if (layout.kind === "float") {
     const values = floats(groups, each / (layout.multiplier ?? 1), layout.dtype);
     return { kind: "float", values };

@@ -10,6 +10,7 @@ import { HostTensor } from "../src/tensor/host_tensor.ts";
 import { TorchGenerator } from "../src/tensor/random.ts";
 import { elementCount } from "../src/tensor/shape.ts";
 import { denseInfo, ShapeRecorder } from "./random_component.ts";
+import { evenFloats } from "./random_values.ts";
 
 /** FLUX.1's vae/config.json, as far as it matters here; `width` is the channels of the finest resolution. */
 export function decoderConfig(width: number): Config {
@@ -57,10 +58,8 @@ export async function openDecoder(
 function randomWeight({ name, shape, format }: PlanWeight): HostTensor {
   const count = elementCount(shape);
   const reach = Math.sqrt(3 * shape[0]! / count);
-  const value = (): number => {
-    if (shape.length > 1) return (2 * Math.random() - 1) * reach;
-    return name.endsWith(".bias") ? 0 : 1;
-  };
-  const values = HostTensor.fromFloat32(Float32Array.from({ length: count }, value), shape);
+  const plain = new Float32Array(count).fill(name.endsWith(".bias") ? 0 : 1);
+  const floats = shape.length > 1 ? evenFloats(count, reach) : plain;
+  const values = HostTensor.fromFloat32(floats, shape);
   return format.kind === "dense" ? values.cast(format.dtype) : values;
 }

@@ -13,6 +13,7 @@ import type {
 } from "../src/quantization/quantized_tensor.ts";
 import { float8Table } from "../src/quantization/torchao_schemes.ts";
 import { HostTensor } from "../src/tensor/host_tensor.ts";
+import { randomBytes } from "./random_values.ts";
 
 /** A stored form and how a linear layer treats its activations. */
 export interface WeightCase {
@@ -127,19 +128,15 @@ export function randomWeight(shape: readonly number[], format: WeightFormat): St
 /** The codes of a matrix, and how many groups its layout makes of it. */
 export function randomCodes(shape: readonly number[], layout: QuantizedLayout) {
   const [rows, columns] = shape as [number, number];
-  const codes = randomBytes(packedBytes(rows * columns, layout.bits));
-  const groups = groupCount([rows, columns], layout);
-  return { codes: finiteCodes(codes, layout), groups };
+  const codes = randomBytes(packedBytes(rows * columns, layout.bits), finiteCode(layout));
+  return { codes, groups: groupCount([rows, columns], layout) };
 }
 
 /** Bytes of float8 that are no number become 0. */
-function finiteCodes(
-  codes: Uint8Array<ArrayBuffer>,
-  { bits, value }: QuantizedLayout,
-): Uint8Array<ArrayBuffer> {
-  if (bits !== 8 || value.kind !== "table" || value.table.every(Number.isFinite)) return codes;
+function finiteCode({ bits, value }: QuantizedLayout): ((code: number) => number) | undefined {
+  if (bits !== 8 || value.kind !== "table" || value.table.every(Number.isFinite)) return undefined;
   const { table } = value;
-  return codes.map((code) => Number.isFinite(table[code]) ? code : 0);
+  return (code) => Number.isFinite(table[code]) ? code : 0;
 }
 
 function randomScale(layout: ScaleLayout, groups: number): ScaleData {
@@ -153,18 +150,6 @@ function randomScale(layout: ScaleLayout, groups: number): ScaleData {
     supers: supers.cast(layout.superDtype),
     constant: 0,
   };
-}
-
-/** What `crypto.getRandomValues` fills at once. */
-const RANDOM_CHUNK = 65536;
-
-/** Random bytes. */
-export function randomBytes(count: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(count);
-  for (let at = 0; at < count; at += RANDOM_CHUNK) {
-    crypto.getRandomValues(bytes.subarray(at, at + RANDOM_CHUNK));
-  }
-  return bytes;
 }
 
 /** Random numbers between -0.5 and 0.5. */

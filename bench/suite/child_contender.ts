@@ -38,7 +38,8 @@ export async function startChild(
   };
 }
 
-class Child {
+/** A process that answers each line with a line of JSON. */
+export class Child {
   readonly #process: ChildProcess;
   readonly #lines: string[] = [];
   #errors = "";
@@ -53,6 +54,7 @@ class Child {
     const env = { ...process.env, ...environment };
     this.#process = spawn(command, words, { env, stdio: ["pipe", "pipe", "pipe"] });
     this.#process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
+    this.#process.stdin!.on("error", () => {}); // that it ended says more
     const lines = createInterface({ input: this.#process.stdout! });
     lines.on("line", (line) => {
       if (!line.startsWith("{")) return; // libraries print what they like
@@ -60,15 +62,18 @@ class Child {
       this.#wake();
     });
     this.#process.on("error", (error) => this.#end(error.message));
-    this.#process.on("close", (code) => this.#end(`it ended with code ${code}`));
+    this.#process.on("close", (code, signal) => {
+      this.#end(code === null ? `it was ended by ${signal}` : `it ended with code ${code}`);
+    });
   }
 
   #end(reason: string): void {
     this.#ended = true;
-    this.#errors += `\n${reason}`;
+    this.#errors = `${this.#errors.trimEnd()}\n${reason}`;
     this.#wake();
   }
 
+  /** The next answer; throws what it wrote to stderr when it has ended. */
   async answer(): Promise<unknown> {
     while (this.#lines.length === 0) {
       if (this.#ended) throw new Error(this.#errors.trim().split("\n").slice(-2).join("; "));
@@ -77,6 +82,7 @@ class Child {
     return JSON.parse(this.#lines.shift()!);
   }
 
+  /** The answer to a line. */
   async ask(line: string): Promise<unknown> {
     this.#process.stdin!.write(`${line}\n`);
     return await this.answer();
@@ -98,6 +104,7 @@ class Child {
     }
   }
 
+  /** The child's last result. */
   async output(): Promise<Float32Array> {
     const folder = mkdtempSync(join(tmpdir(), "halftone-bench-"));
     try {
@@ -109,8 +116,19 @@ class Child {
     }
   }
 
-  async end(): Promise<void> {
+  /** Lets it end. */
+  end(): Promise<void> {
     this.#process.stdin!.end();
+    return this.#ending();
+  }
+
+  /** Ends it. */
+  stop(): Promise<void> {
+    this.#process.kill("SIGKILL");
+    return this.#ending();
+  }
+
+  async #ending(): Promise<void> {
     while (!this.#ended) await new Promise<void>((resolve) => this.#wake = resolve);
   }
 }
