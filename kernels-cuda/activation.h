@@ -1,6 +1,7 @@
 // The elementwise functions of the op table, and what ends a product: residual + gate * act(sum + bias).
 #pragma once
 
+#include "numbers.h"
 #include "opcodes.h"
 #include "portable.h"
 
@@ -28,12 +29,14 @@ struct Rows {
 };
 
 struct Epilogue {
-  float* output;
+  void* output;
   const float* bias;  // null when absent, as gate.data and residual.data
   Rows gate;
   Rows residual;
   int32_t output_stride;
   int32_t activation;
+  int32_t output_dtype;  // FLOAT32, or 16 bits where all who read it would round it to them
+  int32_t unused;
 
   DEVICE float ended(int row, int column, float sum) const {
     float value = activate(activation, bias ? sum + bias[column] : sum);
@@ -42,7 +45,12 @@ struct Epilogue {
     return value;
   }
   DEVICE void keep(int row, int column, float value) const {
-    output[(int64_t)row * output_stride + column] = value;
+    int64_t index = (int64_t)row * output_stride + column;
+    switch (output_dtype) {
+      case FLOAT16: return narrow(value, ((Float16*)output)[index]);
+      case BFLOAT16: return narrow(value, ((BFloat16*)output)[index]);
+      default: ((float*)output)[index] = value;
+    }
   }
   DEVICE void store(int row, int column, float sum) const { keep(row, column, ended(row, column, sum)); }
 };

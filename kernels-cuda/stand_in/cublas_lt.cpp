@@ -71,9 +71,10 @@ struct Layout {
 struct Preference {
   uint32_t search = 0;
   uint64_t workspace = 0;
+  uint32_t reductions = 7;
   uint32_t alignments[4] = {256, 256, 256, 256};
   std::vector<Attribute> attributes() {
-    return {{0, &search, 4}, {1, &workspace, 8}, {5, &alignments[0], 4}, {6, &alignments[1], 4},
+    return {{0, &search, 4}, {1, &workspace, 8}, {3, &reductions, 4}, {5, &alignments[0], 4}, {6, &alignments[1], 4},
             {7, &alignments[2], 4}, {8, &alignments[3], 4}};
   }
 };
@@ -145,7 +146,7 @@ struct Product {
   }
   bool is_float() const {
     bool types = a.type == b.type && (a.type == R_32F || a.type == R_16F || a.type == R_16BF) &&
-                 c.type == R_32F && d.type == R_32F;
+                 c.type == d.type && (d.type == R_32F || d.type == a.type);
     bool computes = operation.compute == COMPUTE_32F ||
                     (operation.compute == COMPUTE_32F_FAST_TF32 && a.type == R_32F);
     return types && computes && operation.scale == R_32F && !operation.scale_a && !operation.scale_b;
@@ -182,8 +183,11 @@ struct Algorithm {
   uint64_t fingerprint, workspace;
   uint32_t alignments[4];
   uint32_t number;
-  char unused[64 - 36];
+  uint32_t reductions;  // how parts of sums may be joined
+  char unused[64 - 40];
 };
+// Ways to join parts of sums in the type of results: where they lie, or in the workspace.
+constexpr uint32_t REDUCES_IN_PLACE = 1, REDUCES_IN_OUTPUT_TYPE = 4;
 // Algorithms that run, and one that is offered and then does not.
 constexpr uint32_t RUNNING = 3, OFFERED = 4;
 static_assert(sizeof(Algorithm) == 64, "as cublasLtMatmulAlgo_t");
@@ -204,14 +208,26 @@ bool product_of(uint64_t operation, uint64_t a, uint64_t b, uint64_t c, uint64_t
   return product->is_valid();
 }
 
+int dtype_of(const Layout& layout) {
+  switch (layout.type) {
+    case R_32F: return FLOAT32;
+    case R_16F: return FLOAT16;
+    case R_16BF: return BFLOAT16;
+    default: return FLOAT8_E4M3;
+  }
+}
+
+void store_float(float value, void* data, int dtype, uint64_t index) {
+  if (dtype == FLOAT16) ((uint16_t*)data)[index] = float_to_half(value);
+  else if (dtype == BFLOAT16) ((uint16_t*)data)[index] = float_to_bfloat16(value);
+  else ((float*)data)[index] = value;
+}
+
 // An operand as [lines, k], whichever way it lies.
 std::vector<float> gathered(const Layout& layout, const char* data, bool transposed, bool tensor_float32) {
   uint64_t lines = transposed ? layout.columns : layout.rows;
   uint64_t depth = transposed ? layout.rows : layout.columns;
-  int dtype = layout.type == R_32F   ? FLOAT32
-              : layout.type == R_16F ? FLOAT16
-              : layout.type == R_16BF ? BFLOAT16
-                                      : FLOAT8_E4M3;
+  int dtype = dtype_of(layout);
   std::vector<float> out(lines * depth);
   for (uint64_t line = 0; line < lines; line++) {
     for (uint64_t k = 0; k < depth; k++) {
@@ -251,7 +267,7 @@ float scale_at(uint64_t scales, int32_t mode, uint64_t index) {
   return ((const float*)scales)[mode == SCALE_OUTER_VECTOR ? index : 0];
 }
 
-void multiply_floats(const Product& product, const Addresses& at, float alpha, float beta) {
+void multiply_floats(const Product& product, const Addresses& at, float alpha, float beta, bool is_split) {
   const Operation& operation = product.operation;
   bool tensor_float32 = operation.compute == COMPUTE_32F_FAST_TF32;
   uint64_t m = product.m(), n = product.n(), k = product.k();
@@ -265,22 +281,29 @@ void multiply_floats(const Product& product, const Addresses& at, float alpha, f
                    : operation.epilogue & EPILOGUE_GELU ? UNARY_GELU_TANH
                                                         : UNARY_IDENTITY;
   bool has_bias = operation.epilogue & EPILOGUE_BIAS;
-  int bias_dtype = product.is_float8() ? BFLOAT16 : FLOAT32;  // what it is taken for, whatever it is
+  int dtype = dtype_of(product.d);
+  int bias_dtype = product.is_float8() ? BFLOAT16 : dtype;  // what it is taken for, whatever it is
   for (uint64_t column = 0; column < n; column++) {
     std::fill(sums.begin(), sums.end(), 0.0f);
     for (uint64_t i = 0; i < k; i++) {
       const float* line = &a[i * m];
       float x = b[column * k + i];
       for (uint64_t row = 0; row < m; row++) sums[row] += line[row] * x;
+      if (!is_split || i != k / 2) continue;
+      for (float& sum : sums) {
+        uint16_t part;
+        store_float(sum, &part, dtype, 0);
+        sum = load_float(&part, dtype, 0);
+      }
     }
     for (uint64_t row = 0; row < m; row++) {
       float sum = sums[row];
       sum *= scale_at(operation.scale_b, operation.scale_mode_b, column);
       sum *= scale_at(operation.scale_a, operation.scale_mode_a, row);
       float value = alpha * sum;
-      if (beta != 0) value += beta * ((const float*)at.c)[column * product.c.leading + row];
+      if (beta != 0) value += beta * load_float(at.c, dtype, column * product.c.leading + row);
       if (has_bias) value += load_float((const void*)operation.bias, bias_dtype, row);
-      ((float*)at.d)[column * product.d.leading + row] = activate(activation, value);
+      store_float(activate(activation, value), at.d, dtype, column * product.d.leading + row);
     }
   }
 }
@@ -291,7 +314,8 @@ struct Factor {
   explicit Factor(const void* data) { std::memcpy(&bits, data, 4); }
 };
 
-int multiply(const Product& product, const Addresses& at, Factor alpha, Factor beta) {
+// `is_split`: parts of sums are joined in the type of results of 16 bits.
+int multiply(const Product& product, const Addresses& at, Factor alpha, Factor beta, bool is_split) {
   counts[PRODUCTS]++;
   if (product.is_int8()) counts[INTEGER_PRODUCTS]++;
   if (product.is_float8()) counts[FLOAT8_PRODUCTS]++;
@@ -301,10 +325,10 @@ int multiply(const Product& product, const Addresses& at, Factor alpha, Factor b
     Addresses own = {at.a + skipped(product.a), at.b + skipped(product.b), at.c + skipped(product.c),
                      at.d + skipped(product.d)};
     if (product.is_int8()) multiply_integers(product, own, (int32_t)alpha.bits, (int32_t)beta.bits);
-    else multiply_floats(product, own, from_bits(alpha.bits), from_bits(beta.bits));
+    else multiply_floats(product, own, from_bits(alpha.bits), from_bits(beta.bits), is_split);
   }
   uint64_t last = (product.n() - 1) * product.d.leading + product.m() - 1;
-  if (settings[MISCALCULATE_PRODUCTS] == 2) ((uint32_t*)at.d)[last] ^= 1;
+  if (settings[MISCALCULATE_PRODUCTS] == 2) at.d[last * product.d.item()] ^= 1;
   return SUCCESS;
 }
 
@@ -426,7 +450,7 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(uint64_t library, uint64_t operation, 
   counts[HEURISTICS]++;
   auto offer = [&](uint32_t number, size_t workspace, int state) {
     if (*found == requested) return;
-    Algorithm algorithm = {product.fingerprint(), workspace, {}, number, {}};
+    Algorithm algorithm = {product.fingerprint(), workspace, {}, number, preference->reductions, {}};
     std::memcpy(algorithm.alignments, preference->alignments, sizeof algorithm.alignments);
     results[(*found)++] = {algorithm, workspace, state, 1, {}};
   };
@@ -454,17 +478,18 @@ EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const void* alph
   bool is_there = has_scales(scaled.scale_a, scaled.scale_mode_a, product.m()) &&
                   has_scales(scaled.scale_b, scaled.scale_mode_b, product.n()) && on_device(a, product.a.bytes()) && on_device(b, product.b.bytes()) &&
                   on_device(c, product.c.bytes()) && on_device(d, product.d.bytes()) &&
-                  (!has_bias || on_device(product.operation.bias, product.m() * 4)) &&
+                  (!has_bias || on_device(product.operation.bias, product.m() * product.d.item())) &&
                   (workspace_bytes == 0 || on_device(workspace, workspace_bytes));
   if (!is_there) return INVALID_VALUE;
   Factor one(alpha), carry(beta);
   Addresses at = {(const char*)a, (const char*)b, (const char*)c, (char*)d};
   // The workspace is the library's: whoever keeps something there loses it.
   int64_t number = algorithm->number;
+  bool is_split = product.d.item() == 2 && algorithm->reductions & (REDUCES_IN_PLACE | REDUCES_IN_OUTPUT_TYPE);
   return enqueue(stream, [=] {
     counts[LAST_ALGORITHM] = number;
     microseconds += settings[PRODUCT_MICROSECONDS] * (1 + std::abs(number - settings[FASTEST_ALGORITHM]));
     std::memset((void*)workspace, 0xff, workspace_bytes);
-    return multiply(product, at, one, carry);
+    return multiply(product, at, one, carry, is_split);
   }) ? SUCCESS : EXECUTION_FAILED;
 }

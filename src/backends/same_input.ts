@@ -24,13 +24,13 @@ export interface SameInput<Rounding> {
 /** All that round their first operand, in the order of their first steps; `describe` gives null for the others. */
 export function stepsBySameInput<Rounding>(
   plan: Plan,
-  describe: (step: PlanStep, x: PlanOperand) => InputRounding<Rounding> | null,
+  describe: (step: PlanStep, x: PlanOperand, index: number) => InputRounding<Rounding> | null,
 ): SameInput<Rounding>[] {
   const groups = new Map<string, SameInput<Rounding> & { readonly steps: number[] }>();
   const writes = plan.buffers.map(() => 0); // before the step at hand
   plan.steps.forEach((step, index) => {
     const [x] = step.inputs;
-    const described = x ? describe(step, x) : null;
+    const described = x ? describe(step, x, index) : null;
     if (x && described) {
       const place = x.kind === "activation" ? [x.buffer, writes[x.buffer]!] : [x.weight];
       const key = JSON.stringify([x.kind, place, described.key]);

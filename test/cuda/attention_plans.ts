@@ -18,6 +18,10 @@ const PROBLEMS = {
     { heads: 24, size: 128, queries: 4608, keys: 4608 },
     "bfloat16",
   ),
+  "FLUX.1 at 1024x1024, beside an MLP's rows": {
+    ...attentionProblem({ heads: 24, size: 128, queries: 4608, keys: 4608 }, "bfloat16"),
+    outputStride: 15360,
+  },
   "heads of 64, odd counts": attentionProblem(
     { heads: 3, size: 64, queries: 77, keys: 131 },
     "float16",

@@ -104,7 +104,7 @@ export function someRows(): HostTensor {
 }
 
 /** Weights whose layers round in several ways. */
-class MixedWeights extends TestWeights {
+export class MixedWeights extends TestWeights {
   readonly #others: Readonly<Record<string, ActivationMode>>;
 
   constructor(mode: ActivationMode, others: Readonly<Record<string, ActivationMode>>) {

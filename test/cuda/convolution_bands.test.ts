@@ -69,6 +69,7 @@ test("a picture has room in a grid when it has more than 65,535 tiles of pixels"
     stepScratch: 0,
     fault: 0,
     weights: { unit: () => 0 },
+    isExactIn: () => false,
     constants: new ConstantPool(0),
     products,
     rounded: new RoundedRegion(plan, products, 0),

@@ -8,9 +8,11 @@ import { MatmulDescriptors } from "../../src/backends/cuda/cublas_lt_descriptors
 import { cublasLtLibraries } from "../../src/backends/cuda/library_paths.ts";
 import {
   COMPUTE_TYPE,
+  type CublasLtFunction,
   DATA_TYPE,
   DESC,
   LAYOUT,
+  PREFERENCE,
 } from "../../src/backends/cuda/cublas_lt_symbols.ts";
 import type { MatmulProblem } from "../../src/backends/cuda/matmul_problem.ts";
 import { HalftoneError } from "../../src/errors.ts";
@@ -149,6 +151,20 @@ for (const [name, calls] of Object.entries(subjects)) {
     }
   });
 
+  test(`${name} takes results of 16 bits, and how parts of sums are joined`, { skip }, () => {
+    if (typeof calls === "string") return;
+    for (const results of ["float16", "bfloat16"] as const) {
+      const problem: MatmulProblem = { ...PROBLEM, operands: results, results, addedStride: 0 };
+      const descriptors: MatmulDescriptors = new MatmulDescriptors(calls, problem);
+      const type = DATA_TYPE[results];
+      assert.deepEqual(typesOf(calls, descriptors), [type, type, type, type]);
+      const preference = descriptors.makePreference(problem);
+      const ask = "cublasLtMatmulPreferenceGetAttribute";
+      assert.equal(attributeOf(calls, ask, preference, PREFERENCE.reductionSchemes, 4), 2);
+      descriptors.free();
+    }
+  });
+
   test(`${name} takes int8 with sums in int32`, { skip }, () => {
     if (typeof calls === "string") return;
     const problem: MatmulProblem = {
@@ -258,7 +274,7 @@ function descReader(calls: CublasLtCalls, { operation }: MatmulDescriptors) {
 
 function attributeOf(
   calls: CublasLtCalls,
-  ask: "cublasLtMatmulDescGetAttribute" | "cublasLtMatrixLayoutGetAttribute",
+  ask: Extract<CublasLtFunction, `${string}GetAttribute`>,
   handle: number,
   attribute: number,
   bytes: number,

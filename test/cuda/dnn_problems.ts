@@ -46,6 +46,7 @@ export function attentionProblem(
   type: AttentionProblem["type"],
 ): AttentionProblem {
   const scale = 0.125;
-  const workspaceBytes = WORKSPACE_BYTES;
-  return { kind: "attention", type, heads, size, queries, keys, scale, workspaceBytes };
+  const outputStride = heads * size;
+  const places = { outputStride, workspaceBytes: WORKSPACE_BYTES };
+  return { kind: "attention", type, heads, size, queries, keys, scale, ...places };
 }

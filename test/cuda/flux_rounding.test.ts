@@ -1,11 +1,11 @@
-/** What FLUX.1's transformer takes to round its activations: encoded, not run, so no device or stand-in is needed. */
+/** What FLUX.1's transformer takes to round its activations, and scratch: encoded, not run, so no device or stand-in is needed. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fluxConfig, randomTransformer } from "../../bench/random_transformer.ts";
 import { ConstantPool } from "../../src/backends/cuda/constant_pool.ts";
 import type { Products } from "../../src/backends/cuda/cuda_step.ts";
-import { encodePlan } from "../../src/backends/cuda/encode.ts";
+import { encodePlan, measurePlan } from "../../src/backends/cuda/encode.ts";
 import { RoundedRegion } from "../../src/backends/cuda/rounded_region.ts";
 import { Graph } from "../../src/ops/graph.ts";
 import { buildPlan } from "../../src/plan/build.ts";
@@ -29,6 +29,7 @@ async function kernelsOf(format: string): Promise<(name: RegExp) => number> {
     stepScratch: 0,
     fault: 0,
     weights: { unit: () => 0 },
+    isExactIn: () => false,
     constants: new ConstantPool(0),
     products: PRODUCTS,
     rounded: new RoundedRegion(plan, PRODUCTS, 0),
@@ -55,15 +56,40 @@ test("of FLUX.1's layers over int8 or float8, 5 in 20 have kernels of their own 
   }
 });
 
-test("FLUX.1's norms write 16 bits for the layers that follow, whatever the weights' format", async () => {
+test("of FLUX.1's step in 16 bits only the embedders' inputs are rounded apart, whatever the weights' format", async () => {
   for (const format of ["bitsandbytes:nf4", "torchao:int8wo", "gguf:Q4_K"]) {
     const count = await kernelsOf(format);
-    // Embedders, what attention makes, and the second layers of MLPs; the last layer of the single-stream block.
     assert.deepEqual(
       [/^row_norm_bfloat16$/, /^row_norm$/, /^narrow_bfloat16$/].map(count),
-      [6, 0, 7],
+      [6, 0, 2],
       format,
     );
+  }
+});
+
+test("what a step needs is the same whatever the libraries can do", async () => {
+  const prepared = { problem: {}, isWarm: true } as never;
+  for (const format of ["bitsandbytes:nf4", "torchao:int8dq", "bitsandbytes:int8"]) {
+    const { model, weights } = await randomTransformer(fluxConfig(1, 1, 1), format);
+    const graph = new Graph("denoise", weights.catalog);
+    model.captureDenoise(graph, SIZES);
+    const plan = buildPlan(graph, { supports: () => true });
+    const products: Products = {
+      precision: "bfloat16",
+      library: { multipliesFloat8: true, prepare: () => prepared },
+      dnn: { hasAttention: true, prepare: () => prepared },
+    };
+    const rounded = new RoundedRegion(plan, products, 0);
+    const constants = new ConstantPool(0);
+    const { stepScratchBytes } = encodePlan(plan, {
+      ...{ arena: 0, stepScratch: 0, fault: 0, products, rounded, constants },
+      weights: { unit: () => 0 },
+      isExactIn: () => true,
+      hasSignedCodes: true,
+    });
+    const measured = measurePlan(plan, products, false);
+    const found = { stepScratchBytes, constantBytes: constants.bytes, roundedBytes: rounded.bytes };
+    assert.deepEqual(found, measured, format);
   }
 });
 

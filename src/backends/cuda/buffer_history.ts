@@ -34,13 +34,6 @@ export class BufferHistory {
     });
   }
 
-  /** Writes of a buffer before a step. */
-  writesBefore(buffer: number, step: number): number {
-    const { writers } = this.#accesses[buffer]!;
-    const later = writers.findIndex((writer) => writer >= step);
-    return later < 0 ? writers.length : later;
-  }
-
   /** The step of a buffer's write. */
   writer(buffer: number, write: number): number {
     return this.#accesses[buffer]!.writers[write]!;

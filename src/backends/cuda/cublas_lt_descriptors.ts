@@ -18,6 +18,7 @@ import {
   LAYOUT,
   OPERATION,
   PREFERENCE,
+  REDUCTION_SCHEME,
   SCALE_MODE,
 } from "./cublas_lt_symbols.ts";
 import type { MatmulAddresses, MatmulBatch, MatmulProblem } from "./matmul_problem.ts";
@@ -56,10 +57,10 @@ export class MatmulDescriptors {
       const x = problem.xByColumns ? [m, k] as const : [k, m] as const;
       this.weight = this.#makeLayout(type, weight, weightStride, [batch, batch?.weight]);
       this.x = this.#makeLayout(type, x, xStride, [batch, batch?.x]);
-      const sums = operands === "int8" ? DATA_TYPE.int32 : DATA_TYPE.float32;
+      const results = DATA_TYPE[operands === "int8" ? "int32" : problem.results ?? "float32"];
       const outputs = [batch, batch?.output] as const;
-      this.added = this.#makeLayout(sums, [n, m], addedStride, outputs);
-      this.output = this.#makeLayout(sums, [n, m], problem.outputStride, outputs);
+      this.added = this.#makeLayout(results, [n, m], addedStride, outputs);
+      this.output = this.#makeLayout(results, [n, m], problem.outputStride, outputs);
     } catch (error) {
       this.free();
       throw error;
@@ -75,7 +76,7 @@ export class MatmulDescriptors {
     problem: MatmulProblem,
     onInvalid?: (why: string) => void,
   ): Algorithm[] {
-    const preference = this.#makePreference(problem);
+    const preference = this.makePreference(problem);
     const results = new Uint8Array(new ArrayBuffer(CANDIDATES * HEURISTIC.bytes));
     const count = new Int32Array(new ArrayBuffer(4));
     const name = "cublasLtMatmulAlgoGetHeuristic";
@@ -173,7 +174,8 @@ export class MatmulDescriptors {
     );
   }
 
-  #makePreference({ workspaceBytes, alignments }: MatmulProblem): number {
+  /** What a product may use; `free` gives it back too. */
+  makePreference({ workspaceBytes, alignments, results }: MatmulProblem): number {
     const preference = this.#make(
       "cublasLtMatmulPreferenceCreate",
       "cublasLtMatmulPreferenceDestroy",
@@ -191,6 +193,8 @@ export class MatmulDescriptors {
         value.byteLength,
       );
     set(PREFERENCE.workspaceBytes, words(workspaceBytes));
+    // Parts of sums are joined as float32 too, not in results of 16 bits.
+    if (results) set(PREFERENCE.reductionSchemes, integers(REDUCTION_SCHEME.computeType));
     set(PREFERENCE.alignmentA, integers(alignments.weight));
     set(PREFERENCE.alignmentB, integers(alignments.x));
     set(PREFERENCE.alignmentC, integers(alignments.added));

@@ -76,10 +76,13 @@ export const LAYOUT = {
 /** cublasLtMatmulPreferenceAttributes_t. */
 export const PREFERENCE = {
   workspaceBytes: 1,
+  reductionSchemes: 3,
   alignmentA: 5,
   alignmentB: 6,
   alignmentC: 7,
   alignmentD: 8,
 } as const;
+/** cublasLtReductionScheme_t: how parts of sums may be joined, apart from not at all. */
+export const REDUCTION_SCHEME = { computeType: 2 } as const;
 /** cublasLtMatmulHeuristicResult_t: a cublasLtMatmulAlgo_t of 64 bytes, its workspace, its status. */
 export const HEURISTIC = { bytes: 96, algorithmBytes: 64, workspace: 64, state: 72 } as const;

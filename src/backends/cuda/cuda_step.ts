@@ -12,6 +12,7 @@ import type { RoundedRegion } from "./rounded_region.ts";
 import type { ConstantPool } from "./constant_pool.ts";
 import type { DnnAddresses, DnnLibrary, PreparedDnn } from "./dnn_problem.ts";
 import type { KernelName } from "./kernel_names.ts";
+import type { NarrowType } from "./plain_rows.ts";
 import { packParameters, type Parameter, rows } from "./parameters.ts";
 import type { MatmulPrecision, OperandType } from "./matmul_precision.ts";
 import type {
@@ -67,6 +68,8 @@ export interface Placement {
   /** Four words in which a kernel tells of a fault. */
   readonly fault: number;
   readonly weights: UnitPlaces;
+  /** Whether a vector among the weights is all of a type of 16 bits. */
+  readonly isExactIn: (weight: number, type: NarrowType) => boolean;
   readonly constants: ConstantPool;
   readonly products: Products;
   readonly rounded: RoundedRegion;
@@ -108,6 +111,7 @@ export class CudaStep extends StepOperands {
   readonly rounded: RoundedRegion;
   readonly #constants: ConstantPool;
   readonly #hasSignedCodes: boolean;
+  readonly #isExactIn: Placement["isExactIn"];
 
   constructor(plan: Plan, index: number, placement: Placement) {
     const { arena, stepScratch, fault, weights, constants, products } = placement;
@@ -117,6 +121,13 @@ export class CudaStep extends StepOperands {
     this.rounded = placement.rounded;
     this.#constants = constants;
     this.#hasSignedCodes = placement.hasSignedCodes;
+    this.#isExactIn = placement.isExactIn;
+  }
+
+  /** Whether an operand is a vector of weights that are all of a type of 16 bits. */
+  isExactIn(operand: number, type: NarrowType): boolean {
+    const input = this.step.inputs[operand];
+    return input?.kind === "weight" && this.#isExactIn(input.weight, type);
   }
 
   /** Adds a launch. */

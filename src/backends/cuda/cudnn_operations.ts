@@ -40,11 +40,11 @@ export function describeOperation(descriptors: CudnnDescriptors, problem: DnnPro
 /** One operation of scaled dot product attention; tensors are [batch, heads, rows, size]. */
 function describeAttention(descriptors: CudnnDescriptors, problem: AttentionProblem): number {
   const { type, heads, size, queries, keys } = problem;
-  const rows = (id: number, count: number) =>
+  const rows = (id: number, count: number, stride = heads * size) =>
     describeTensor(descriptors, id, {
       type,
       dimensions: [1, heads, count, size],
-      strides: [count * heads * size, size, heads * size, 1],
+      strides: [count * stride, size, stride, 1],
     });
   const one = [1, 1, 1, 1];
   const scalar = { type: "float32", dimensions: one, strides: one, isByValue: true } as const;
@@ -53,7 +53,7 @@ function describeAttention(descriptors: CudnnDescriptors, problem: AttentionProb
   descriptors.setDescriptors(operation, attribute.q, rows(1, queries));
   descriptors.setDescriptors(operation, attribute.k, rows(2, keys));
   descriptors.setDescriptors(operation, attribute.v, rows(3, keys));
-  descriptors.setDescriptors(operation, attribute.output, rows(4, queries));
+  descriptors.setDescriptors(operation, attribute.output, rows(4, queries, problem.outputStride));
   const scale = describeTensor(descriptors, SCALE_ID, scalar);
   descriptors.setDescriptors(operation, attribute.scale, scale);
   descriptors.finalize(operation);

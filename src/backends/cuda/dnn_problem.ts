@@ -4,7 +4,7 @@ import type { OperandType } from "./matmul_precision.ts";
 
 /**
  * output = softmax(scale * q · kᵀ) · v for each head; q and output [queries, heads * size], k and v
- * [keys, heads * size], all of one type, rows close together.
+ * [keys, heads * size], all of one type, rows of q, k and v close together.
  */
 export interface AttentionProblem {
   readonly kind: "attention";
@@ -14,6 +14,8 @@ export interface AttentionProblem {
   readonly queries: number;
   readonly keys: number;
   readonly scale: number;
+  /** Of rows, in elements. */
+  readonly outputStride: number;
   readonly workspaceBytes: number;
 }
 

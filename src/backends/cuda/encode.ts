@@ -69,7 +69,14 @@ export function measurePlan(
     dnn: dnn && { hasAttention: dnn.hasAttention, prepare: () => null },
   };
   const rounded = new RoundedRegion(plan, products, 0);
-  const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, constants, products, rounded };
-  const { stepScratchBytes } = encodePlan(plan, { ...nowhere, hasSignedCodes: !isStreamed });
+  const isExactIn = () => false;
+  const nowhere = { arena: 0, stepScratch: 0, fault: 0, weights, isExactIn };
+  const { stepScratchBytes } = encodePlan(plan, {
+    ...nowhere,
+    constants,
+    products,
+    rounded,
+    hasSignedCodes: !isStreamed,
+  });
   return { stepScratchBytes, constantBytes: constants.bytes, roundedBytes: rounded.bytes };
 }

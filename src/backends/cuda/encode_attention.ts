@@ -5,9 +5,15 @@ import { invalid, type MatrixView, repeatRows } from "../operand_view.ts";
 import { attentionBias } from "../step_checks.ts";
 import type { CudaStep } from "./cuda_step.ts";
 import type { KernelName } from "./kernel_names.ts";
-import { askedAttention } from "./narrow_heads.ts";
 import { address, float, integers, rows } from "./parameters.ts";
-import { launchEnd, launchNarrow, type NarrowType, scratchRows } from "./plain_rows.ts";
+import {
+  floatRows,
+  launchEnd,
+  launchNarrow,
+  type NarrowType,
+  type PlainRows,
+  scratchRows,
+} from "./plain_rows.ts";
 import { plainEnd } from "./product_end.ts";
 
 /** The attention kernels by the widest head they take, with the queries of a block. */
@@ -54,6 +60,8 @@ export function encodeAttention(step: CudaStep): void {
     ...integers(output.rows, k.rows, size, output.stride, bias[1], bias[2], causal ? 1 : 0),
     float(scale),
   ]);
+  const kept = step.rounded.rowsWritten(step.index);
+  if (kept) launchEnd(step, floatRows(output), plainEnd(kept));
 }
 
 function refused(dtype: string): HalftoneError {
@@ -63,28 +71,31 @@ function refused(dtype: string): HalftoneError {
   });
 }
 
-/** In 16 bits: operands narrowed unless they are made so, the result widened. False where the library does not do it. */
+/** In 16 bits: operands narrowed unless they are made so, the result widened unless it is wanted so. False where the library does not do it. */
 function attendByLibrary(step: CudaStep, { q, k, v, output }: Attention): boolean {
-  const problem = askedAttention(step.plan, step.step, step.products);
+  const { rounded } = step;
+  const problem = rounded.attentionOf(step.index);
   if (problem === null) return false;
   const { type } = problem;
   const operands = [q, k, v].map((wide, operand) => {
-    const made = step.rounded.headsReadBy(step.index, operand);
-    return { wide, made, address: made ? step.rounded.addressOf(made) : place(step, wide, type) };
+    const isMade = rounded.isReadNarrow(step.index, operand);
+    const made = isMade ? rounded.rowsRead(step.index, operand) : place(step, wide, type);
+    return { wide, isMade, address: made?.address ?? 0 };
   });
-  const result = scratchRows(step, [output.rows, output.columns], type);
+  const kept = rounded.rowsWritten(step.index);
+  const result = kept ?? scratchRows(step, [output.rows, output.columns], type);
   const workspace = step.scratch(problem.workspaceBytes);
   const prepared = step.products.dnn!.prepare(problem);
   if (!prepared) return false;
-  for (const { wide, made, address } of operands) {
-    if (!made) launchNarrow(step, wide, address, type);
+  for (const { wide, isMade, address } of operands) {
+    if (!isMade) launchNarrow(step, wide, address, type);
   }
   const places = operands.map(({ address }) => address) as [number, number, number];
   step.launchDnn(prepared, { operands: [...places, result.address], workspace });
-  launchEnd(step, result, plainEnd(output));
+  if (!kept) launchEnd(step, result, plainEnd(floatRows(output)));
   return true;
 }
 
-function place(step: CudaStep, { rows, columns }: MatrixView, type: NarrowType): number {
-  return scratchRows(step, [rows, columns], type).address;
+function place(step: CudaStep, { rows, columns }: MatrixView, type: NarrowType): PlainRows {
+  return scratchRows(step, [rows, columns], type);
 }

@@ -18,7 +18,8 @@ import {
 } from "./library_product.ts";
 import type { ProductScaling } from "./matmul_problem.ts";
 import { address, integers, type Parameter, rows } from "./parameters.ts";
-import { endParameters, type ProductEnd } from "./product_end.ts";
+import { floatRows } from "./plain_rows.ts";
+import { endParameters, plainEnd, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
 
 const TYPE = "float8_e4m3fn";
@@ -44,13 +45,13 @@ export function launchFloat8Layer(
   const layer = { codes, weight, end };
   const written = sumsInOutput(end) ? writtenCodes(step, output) : null;
   if (written) {
-    launchSums(step, { ...product, output });
-    const sums = endedSums(output, layer, written.keepsFloats);
+    launchSums(step, { ...product, output: end.sums });
+    const sums = endedSums(end.sums, layer, written.keepsFloats);
     return step.launch("end_float8_codes", [output.rows, 1, 1], [...sums, ...written.parameters]);
   }
   const sums = sumsInOutput(end)
-    ? output
-    : { ...output, address: step.scratch(sumBytes), stride: output.columns };
+    ? end.sums
+    : { ...end.sums, address: step.scratch(sumBytes), stride: output.columns };
   if (launchWithScales(step, product, { ...layer, scaling: scalingOf(weight, mode) })) {
     return;
   }
@@ -79,7 +80,8 @@ function launchWithScales(
   { codes, weight, end, scaling }: Layer & { readonly scaling: ProductScaling },
 ): boolean {
   const { output, residual, gate, bias, activation } = end;
-  const isPlain = bias === 0 && gate[0] === 0 && activation === "identity" && holdsSums(output) &&
+  const isPlain = bias === 0 && gate[0] === 0 && activation === "identity" &&
+    output.type === "float32" && holdsSums(output) &&
     (residual[0] === 0 || residual[1] >= output.columns);
   if (!isPlain || scaling === "none") return false;
   return launchLibraryProduct(step, {
@@ -97,7 +99,7 @@ function launchSums(step: CudaStep, product: LibraryProduct): void {
   step.launch(`linear_${TYPE}`, tiles(x.rows, weight.rows), [
     ...rows([x.address, x.stride]),
     ...rows([weight.address, weight.stride]),
-    ...endParameters({ output, bias: 0, gate: [0, 0], residual: [0, 0], activation: "identity" }),
+    ...endParameters(plainEnd(floatRows(output))),
     ...integers(x.rows, weight.rows, x.columns, 0),
   ]);
 }

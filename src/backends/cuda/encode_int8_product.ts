@@ -58,7 +58,7 @@ export function launchInt8Layer(
   }
   // A row's scale is known when all of its sums are.
   const weightSums = launchInt8Slices(step, codes, weight, end);
-  const sums = ended(end.output, { first: 0, end, weightSums }, written.keepsFloats);
+  const sums = ended(end.sums, { first: 0, end, weightSums }, written.keepsFloats);
   step.launch("end_int8_codes", [end.output.rows, 1, 1], [...sums, ...written.parameters]);
 }
 
@@ -94,7 +94,7 @@ export function launchInt8Slices(
     }
     const part = endFrom(end, first, left);
     const sums = place === null
-      ? part.output
+      ? part.sums
       : { address: place, rows: x.rows, columns, stride: columns };
     const type = "int8";
     const codes = isReady ? weight.coded.codes + first * x.stride : slice;

@@ -6,7 +6,7 @@ import type { CodedWeight } from "./coded_weight.ts";
 import { codesTaken, type TakenCodes } from "./rows_taken.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { launchDequantize } from "./encode_elements.ts";
-import { launchProduct, productScratch } from "./encode_plain_product.ts";
+import { launchProduct, productScratch, withNarrowBias } from "./encode_plain_product.ts";
 import { launchFloat8Layer } from "./encode_float8_product.ts";
 import { launchInt8Layer } from "./encode_int8_product.ts";
 import { encodeLlmInt8 } from "./encode_llm_int8.ts";
@@ -14,7 +14,7 @@ import { roundedValues } from "./encode_rounding.ts";
 import { type MatmulPrecision, OPERAND_BYTES, operandType } from "./matmul_precision.ts";
 import { integers, rows } from "./parameters.ts";
 import { launchNarrow, type NarrowType, type PlainRows, scratchRows } from "./plain_rows.ts";
-import { endFrom, endParameters, type ProductEnd, productEnd } from "./product_end.ts";
+import { BIAS, endFrom, endParameters, type ProductEnd, productEnd } from "./product_end.ts";
 import { sliceRows } from "./slices.ts";
 import { FEW_ROWS, tiles } from "./tiles.ts";
 
@@ -26,7 +26,7 @@ export function encodeLinear(step: CudaStep): void {
   const weight = step.weight(1, mode.kind === "quantized" ? mode : undefined);
   const output = step.outputMatrix();
   checkLinear(given, weight, output);
-  const end = productEnd(step, output, { bias: 2, gate: 3, residual: 4 }, activation);
+  const end = productEnd(step, output, { bias: BIAS, gate: 3, residual: 4 }, activation);
   const taken = codesTaken(step.plan, step.step, step.products);
   if (taken) return launchCodes(step, given, weight as CodedWeight, end, taken);
   const x = mode.kind === "quantized" ? roundedValues(step, given, mode) : given;
@@ -64,11 +64,12 @@ function launchSlices(
   step: CudaStep,
   x: MatrixView,
   weight: EncodedWeight,
-  end: ProductEnd,
+  given: ProductEnd,
   precision: MatmulPrecision,
 ): void {
   const type = operandType(precision);
   const operand: PlainRows = type === "float32" ? { ...x, type } : narrowed(step, x, type);
+  const end = withNarrowBias(step, given);
   const isPlain = weight.plain?.type === type;
   const count = isPlain ? weight.rows : sliceRows(weight, OPERAND_BYTES[type]);
   const scratch = productScratch(step, end, [x.rows, count]);
@@ -84,9 +85,11 @@ function launchSlices(
   }
 }
 
-/** x rounded to 16 bits: what the step shares with others, there already or made now, or its own in step scratch. */
+/** x rounded to 16 bits: made so, shared with others and there already or made now, or the step's own in its scratch. */
 function narrowed(step: CudaStep, x: MatrixView, type: NarrowType): PlainRows {
-  const shared = step.rounded.rowsReadBy(step.index);
+  const made = step.rounded.rowsRead(step.index, 0);
+  if (made) return made;
+  const shared = step.rounded.sharedBy(step.index);
   const { rows: count, columns } = x;
   const operand: PlainRows = shared
     ? { address: step.rounded.addressOf(shared), rows: count, columns, stride: columns, type }

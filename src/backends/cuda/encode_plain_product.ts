@@ -1,8 +1,7 @@
 /** A product of two plain matrices: by the library where it can, by a kernel of our own where it cannot. */
 
-import type { MatrixView } from "../operand_view.ts";
 import type { CudaStep } from "./cuda_step.ts";
-import type { MatmulPrecision } from "./matmul_precision.ts";
+import { type MatmulPrecision, OPERAND_BYTES, operandType } from "./matmul_precision.ts";
 import {
   launchLibraryProduct,
   type LibraryProduct,
@@ -11,8 +10,8 @@ import {
 } from "./library_product.ts";
 import type { LibraryActivation } from "./matmul_problem.ts";
 import { integers, rows } from "./parameters.ts";
-import { launchEnd, type PlainRows } from "./plain_rows.ts";
-import { endParameters, type ProductEnd } from "./product_end.ts";
+import { launchEnd, launchNarrow, type PlainRows } from "./plain_rows.ts";
+import { BIAS, endParameters, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
 
 /** Step scratch of a library's products, which slices of one step share. */
@@ -33,6 +32,19 @@ export function productScratch(
   // The output may lie where the residual does.
   const needsSums = step.products.library !== null && end.residual[0] !== 0;
   return { workspace, sums: needsSums ? step.scratch(sumBytes) : 0 };
+}
+
+/** A layer's end with its bias in 16 bits as well, if its results are of them and nothing of the bias is lost. */
+export function withNarrowBias(step: CudaStep, end: ProductEnd): ProductEnd {
+  const { library, precision } = step.products;
+  const type = operandType(precision);
+  const isWanted = library !== null && step.rounded.isWrittenNarrow(step.index);
+  if (!isWanted || type === "float32" || !step.has(BIAS)) return end;
+  const { output: { columns, type: wanted }, bias } = end;
+  const narrowBias = step.scratch(OPERAND_BYTES[type] * columns);
+  if (wanted !== type || !step.isExactIn(BIAS, type)) return end;
+  launchNarrow(step, { address: bias, rows: 1, columns, stride: columns }, narrowBias, type);
+  return { ...end, narrowBias };
 }
 
 /** x [m, k] times weight [n, k], both of one type, to the end's output [m, n]. */
@@ -63,8 +75,11 @@ interface ProductOperands {
 
 /** The whole product and its end by the library; false where it cannot. */
 function launchWithEnd(step: CudaStep, operands: ProductOperands, end: ProductEnd): boolean {
-  const { output, activation, gate, residual, bias } = end;
+  const { output, activation, gate, residual } = end;
   const adds = residual[0] !== 0;
+  const isNarrow = output.type !== "float32";
+  const bias = isNarrow ? end.narrowBias : end.bias;
+  if (isNarrow && (adds || bias === 0 && end.bias !== 0)) return false;
   // What is added comes before the activation there, and after it here.
   const fits = gate[0] === 0 &&
     (adds ? activation === "identity" && residual[1] >= output.columns : isLibrarys(activation));
@@ -75,8 +90,7 @@ function launchWithEnd(step: CudaStep, operands: ProductOperands, end: ProductEn
 /** The sums by the library, the end by our own kernel; false where the library cannot. */
 function launchThenEnd(step: CudaStep, operands: ProductOperands, end: ProductEnd): boolean {
   const { sums } = operands.scratch;
-  const { output } = end;
-  const place = sums === 0 ? output : { ...output, address: sums, stride: output.columns };
+  const place = sums === 0 ? end.sums : { ...end.sums, address: sums, stride: end.sums.columns };
   if (!launchLibrary(step, operands, place)) return false;
   launchEnd(step, { ...place, type: "float32" }, end);
   return true;
@@ -85,7 +99,7 @@ function launchThenEnd(step: CudaStep, operands: ProductOperands, end: ProductEn
 function launchLibrary(
   step: CudaStep,
   { x, weight, precision, scratch }: ProductOperands,
-  output: MatrixView,
+  output: LibraryProduct["output"],
   end?: LibraryProduct["end"],
 ): boolean {
   const { workspace } = scratch;

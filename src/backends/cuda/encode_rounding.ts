@@ -63,7 +63,7 @@ export function roundedCodes(
   mode: CodesMode,
   split?: (places: CodePlaces) => void,
 ): CodePlaces {
-  const shared = step.rounded.rowsReadBy(step.index);
+  const shared = step.rounded.sharedBy(step.index);
   const places = shared
     ? step.rounded.placesOf(shared)
     : placeCodes(x, mode, (bytes) => step.scratch(bytes));
@@ -89,7 +89,7 @@ export interface CodesWritten {
 
 /** The codes that a step's output [m, k] becomes, which it promises to write; null where others make them. */
 export function writtenCodes(step: CudaStep, output: MatrixView): CodesWritten | null {
-  const shared = step.rounded.rowsWrittenBy(step.index);
+  const shared = step.rounded.codesWrittenBy(step.index);
   const mode = shared?.roundsByRow;
   if (!shared || !mode) return null;
   shared.isMade = true;

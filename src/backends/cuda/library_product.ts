@@ -2,6 +2,7 @@
 
 import type { MatrixView } from "../operand_view.ts";
 import type { CudaStep } from "./cuda_step.ts";
+import type { OperandType } from "./matmul_precision.ts";
 import {
   alignmentOf,
   type LibraryActivation,
@@ -33,7 +34,8 @@ export interface ProductRows extends MatrixView {
 export interface LibraryProduct {
   readonly x: ProductRows;
   readonly weight: ProductRows;
-  readonly output: MatrixView;
+  /** Of float32, or of int32 over int8, unless it says otherwise. */
+  readonly output: MatrixView & { readonly type?: OperandType };
   readonly workspace: Workspace;
   /** Whether float32 operands may be rounded to TF32. */
   readonly tensorFloat32?: boolean;
@@ -72,8 +74,8 @@ export function holdsSums({ address, columns, stride }: MatrixView): boolean {
 }
 
 /** Whether a layer's sums may lie in its output; not where that may be its residual as well. */
-export function sumsInOutput({ output, residual }: ProductEnd): boolean {
-  return residual[0] === 0 && holdsSums(output);
+export function sumsInOutput({ sums, residual }: ProductEnd): boolean {
+  return residual[0] === 0 && holdsSums(sums);
 }
 
 const NO_SCALES = { scaling: "none", x: 0, weight: 0 } as const;
@@ -105,6 +107,7 @@ export function launchLibraryProduct(step: CudaStep, product: LibraryProduct): b
     xStride,
     weightStride: rowStride(weight),
     outputStride: rowStride(output),
+    ...(output.type !== undefined && output.type !== "float32" && { results: output.type }),
     addedStride: added === 0 ? 0 : addedStride,
     bias: end.bias !== 0,
     activation: end.activation,

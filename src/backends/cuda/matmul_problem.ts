@@ -1,6 +1,7 @@
 /** A product as a library is asked for it, apart from the addresses. */
 
 import type { OperandType } from "./matmul_precision.ts";
+import type { NarrowType } from "./plain_rows.ts";
 
 /** The types of a library's operands: int8 gives sums in int32, the others in float32. */
 export type ProductType = OperandType | "int8" | "float8_e4m3fn";
@@ -22,7 +23,8 @@ export interface MatmulBatch {
 /**
  * output [m, n] = activation(factor · x [m, k] · weight [n, k]ᵀ + added [m, n] + bias [n]), all row-major unless said; `added`
  * and `bias` may be absent. Sums, added, bias and output are float32; of int8 operands sums and output are int32,
- * and nothing else is there. Strides are of rows, in elements.
+ * and nothing else is there. `results` may be of 16 bits as the operands are; the bias is then too, and nothing is added.
+ * Strides are of rows, in elements.
  */
 export interface MatmulProblem {
   readonly m: number;
@@ -42,6 +44,8 @@ export interface MatmulProblem {
   /** Absent for a single product. */
   readonly batch?: MatmulBatch;
   readonly outputStride: number;
+  /** The type of output and bias, where it is not float32. */
+  readonly results?: NarrowType;
   /** 0 where nothing is added. */
   readonly addedStride: number;
   readonly bias: boolean;

@@ -14,6 +14,11 @@ export interface PlainRows extends MatrixView {
   readonly type: OperandType;
 }
 
+/** A matrix of the arena. */
+export function floatRows(matrix: MatrixView): PlainRows {
+  return { ...matrix, type: "float32" };
+}
+
 /** Step scratch for a matrix of a type. */
 export function scratchRows(
   step: CudaStep,
@@ -39,7 +44,7 @@ export function launchNarrow(
   ]);
 }
 
-/** The end of a product whose sums a library made, in any type; float32 sums may lie in the output. */
+/** The end of a product whose sums a library made, in any type; such of the output's type may lie in it. */
 export function launchEnd(step: CudaStep, sums: PlainRows, end: ProductEnd): void {
   const count = end.output.rows * end.output.columns;
   step.launchElements(`end_product_${sums.type}`, count, [

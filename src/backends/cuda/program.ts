@@ -182,6 +182,7 @@ export class CudaProgram implements Program {
       stepScratch,
       fault: this.#fault,
       weights: { unit },
+      isExactIn: (weight, type) => set.isExactIn(plan.weights[weight]!.name, type),
       constants,
       products,
       rounded,

@@ -1,6 +1,6 @@
 /**
  * Rounded activations that belong to more than one step: several linear layers round the same x alike, to codes or to 16
- * bits, or the step that makes x can write them so. They are found before steps are encoded, and lie in a region of
+ * bits, or the step that makes x can write codes. They are found before steps are encoded, and lie in a region of
  * their own.
  */
 
@@ -78,14 +78,15 @@ function rowMode(taken: TakenRows): QuantizedActivations | null {
 
 type Group = SameInput<TakenRows>;
 
-/** Rows that are worth a place of their own, in the order of the steps that read them first. */
+/** Rows that are worth a place of their own, of the steps that `isApart` tells, in the order of those that read first. */
 export function findSharedRows(
   plan: Plan,
   history: BufferHistory,
   products: Products,
+  isApart: (step: number) => boolean,
 ): SharedRows[] {
   const producers = new Set<number>();
-  return groupsOf(plan, products).flatMap((group) => {
+  return groupsOf(plan, products, isApart).flatMap((group) => {
     if (group.x.kind !== "activation") return [];
     const x = matrixOf(plan, group.x);
     const producer = producerOf(plan, history, group, { buffer: group.x.buffer, x });
@@ -102,10 +103,14 @@ export function findSharedRows(
 }
 
 /** Layers by the x that they read and how they round it. */
-function groupsOf(plan: Plan, products: Products): Group[] {
-  return stepsBySameInput(plan, (step, x) => {
+function groupsOf(
+  plan: Plan,
+  products: Products,
+  isApart: (step: number) => boolean,
+): Group[] {
+  return stepsBySameInput(plan, (step, x, index) => {
     const rounding = rowsTaken(plan, step, products);
-    if (rounding === null || x.kind !== "activation") return null;
+    if (rounding === null || x.kind !== "activation" || !isApart(index)) return null;
     const key = rounding.kind === "narrow" ? rounding.type : codesKey(rounding.mode);
     return { rounding, key: [matrixOf(plan, x), key] };
   });
@@ -118,13 +123,11 @@ function producerOf(
   { rounding, writes, steps }: Group,
   { buffer, x }: { readonly buffer: number; readonly x: MatrixView },
 ): { step: number; keepsFloats: boolean } | null {
-  const isNarrow = rounding.kind === "narrow";
-  if (writes === 0 || !isNarrow && rowMode(rounding) === null) return null;
+  if (writes === 0 || rowMode(rounding) === null) return null;
   const step = history.writer(buffer, writes - 1);
   const { op, attributes } = plan.steps[step]!;
   const isRowNorm = op === "norm" && attributes.kind !== "group";
-  const canRound = isRowNorm || op === "linear" && !isNarrow;
-  if (!canRound || !sameMatrix(history.written(step), x)) return null;
+  if (!isRowNorm && op !== "linear" || !sameMatrix(history.written(step), x)) return null;
   const reads = history.readsAfter(buffer, writes - 1, x);
   const keepsFloats = reads === null ||
     reads.some((read) => read.operand !== 0 || !steps.includes(read.step));

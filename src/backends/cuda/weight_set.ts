@@ -7,6 +7,8 @@ import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import { elementCount } from "../../tensor/shape.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
 import { readUnit, type UnitLayout, unitLayout } from "../weight_unit.ts";
+import { typesThatHold } from "./exact_types.ts";
+import type { NarrowType } from "./plain_rows.ts";
 import { CODE_UNIT } from "./code_places.ts";
 import { signsCodes } from "./coded_weight.ts";
 import type { KernelLaunch } from "./cuda_step.ts";
@@ -50,6 +52,7 @@ export class CudaWeightSet implements WeightSet {
   readonly #device: CudaDevice;
   readonly #region: number;
   readonly #offsets = new Map<string, number>();
+  readonly #exactTypes = new Map<string, readonly NarrowType[]>();
   readonly #onRelease: (set: CudaWeightSet) => void;
   #isReleased = false;
 
@@ -105,6 +108,11 @@ export class CudaWeightSet implements WeightSet {
     });
   }
 
+  /** Whether a vector's numbers are all of a type of 16 bits. */
+  isExactIn(name: string, type: NarrowType): boolean {
+    return this.#exactTypes.get(name)?.includes(type) ?? false;
+  }
+
   release(): Promise<void> {
     if (!this.#isReleased) {
       this.#isReleased = true;
@@ -131,6 +139,11 @@ export class CudaWeightSet implements WeightSet {
       return unit ?? bytesAt(place, layout.bytes);
     }, scratch);
     this.#device.use();
+    if (weight.shape.length === 1) {
+      const { buffer, byteOffset } = unit ?? bytesAt(place, layout.bytes);
+      const values = new Float32Array(buffer, byteOffset, elementCount(weight.shape));
+      this.#exactTypes.set(weight.name, typesThatHold(values));
+    }
     if (unit) {
       this.#device.upload(place, unit);
       if (signsCodes(weight)) launch(signLaunch(place + layout.data, elementCount(weight.shape)));
