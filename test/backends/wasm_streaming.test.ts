@@ -1,12 +1,29 @@
 /** Weights that do not fit stream through two slots: the whole suite so, and the promises about it. */
 
 import assert from "node:assert/strict";
+import process from "node:process";
 import { test } from "node:test";
-import type { Plan } from "../../src/plan/plan.ts";
+import type { WeightSource } from "../../src/backends/backend.ts";
+import type { Plan, PlanWeight } from "../../src/plan/plan.ts";
+import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { createWasmBackend } from "../../src/backends/wasm/mod.ts";
 import { registerConformance } from "./conformance/register.ts";
 import { registerGuards } from "./conformance/guards.ts";
 import { compileNetwork, makeNetwork } from "./conformance/network.ts";
+
+/** Sixteen weights of 4 MiB. */
+const BIG_WEIGHTS = Array.from({ length: 16 }, (_, index): PlanWeight => ({
+  name: `${index}`,
+  shape: [1024, 1024],
+  format: { kind: "dense", dtype: "float32" },
+  arrangement: "rows",
+  bytes: 4 * 2 ** 20,
+}));
+const BIG_BYTES = BIG_WEIGHTS.reduce((sum, { bytes }) => sum + bytes, 0);
+const BIG_TENSOR = HostTensor.fromFloat32(new Float32Array(2 ** 20).fill(1), [1024, 1024]);
+const BIG_SOURCE: WeightSource = {
+  read: () => Promise.resolve({ kind: "dense", tensor: BIG_TENSOR }),
+};
 
 // With room for one byte nothing is resident: every segment is a single step.
 registerConformance({
@@ -65,4 +82,26 @@ async function scratchOfResident(plan: Plan): Promise<number> {
   } finally {
     await backend.close();
   }
+}
+
+for (const inline of [false, true]) {
+  const where = inline ? "without workers" : "with workers";
+  test(`weights outside give their memory back when they are released, ${where}`, async () => {
+    const backend = await createWasmBackend({ threads: 1, inline, residentWeightBytes: 1 });
+    try {
+      const load = async () => await backend.loadWeights(BIG_WEIGHTS, BIG_SOURCE);
+      await (await load()).release(); // so that what loading takes once is there
+      const before = process.memoryUsage().rss;
+      for (let round = 0; round < 8; round++) {
+        const set = await load();
+        assert.equal(backend.memory().weights, BIG_BYTES);
+        await set.release();
+        assert.equal(backend.memory().weights, 0);
+        const grown = process.memoryUsage().rss - before;
+        assert.ok(grown < 2 * BIG_BYTES, `${grown} bytes more after round ${round}`);
+      }
+    } finally {
+      await backend.close();
+    }
+  });
 }

@@ -7,6 +7,7 @@ import { HalftoneError } from "../../errors.ts";
 import { CONTROL, CONTROL_BYTES, KERNEL_ERROR, mustStop, resetControl } from "./control.ts";
 import { EngineMemory } from "./engine_memory.ts";
 import { compileKernels, instantiateKernels, type KernelExports } from "./kernel_module.ts";
+import { OutsideUnits } from "./outside_units.ts";
 import { type RunResult, WorkerPool } from "./worker_pool.ts";
 import type { SegmentCopy } from "./worker_messages.ts";
 
@@ -49,11 +50,14 @@ export class Engine {
   readonly #control: number;
   readonly #inlineScratch: number;
   #pool: WorkerPool | undefined;
-  #queue: Promise<unknown> = Promise.resolve();
+  #queue: Promise<void> = Promise.resolve();
   #closed = false;
   #running = false;
   readonly #regions: number[] = [];
   readonly #timed: boolean;
+  /** Only where there are no workers; else the loader has them. */
+  readonly #units = new OutsideUnits();
+  #unitCount = 0;
 
   private constructor(
     memory: EngineMemory,
@@ -118,6 +122,25 @@ export class Engine {
     return this.memory.words(this.#control, CONTROL_BYTES / 4);
   }
 
+  /** Takes over a weight's unit that is to stay outside the memory and stream in; gives its number. */
+  async addUnit(unit: Uint8Array<ArrayBuffer>): Promise<number> {
+    this.checkOpen();
+    const id = ++this.#unitCount;
+    if (this.#pool) await this.#pool.addUnit(id, unit);
+    else this.#units.add(id, unit);
+    return id;
+  }
+
+  /** Gives the memory of units back, after all runs asked for before; it is back when this is done. */
+  freeUnits(ids: readonly number[]): Promise<void> {
+    const turn = this.#queue.then(async () => {
+      this.#units.free(ids);
+      if (!this.#closed) await this.#pool?.freeUnits(ids);
+    });
+    // A loader that failed has told whoever ran; its memory goes when the backend is closed.
+    return this.#queue = turn.catch(() => {});
+  }
+
   /** Tells the loader what a streamed program needs. */
   async addStream(program: number, segments: readonly (readonly SegmentCopy[])[]): Promise<void> {
     await this.#pool?.addStreamedProgram(program, segments);
@@ -131,7 +154,7 @@ export class Engine {
   /** Runs a tape after all runs asked for before; gives the milliseconds of its steps when timed. */
   run(tape: PlacedTape, signal?: AbortSignal): Promise<Float64Array | undefined> {
     const turn = this.#queue.then(() => this.#runNow(tape, signal));
-    this.#queue = turn.catch(() => {});
+    this.#queue = turn.then(() => {}, () => {});
     return turn;
   }
 
@@ -188,7 +211,7 @@ export class Engine {
     const segments = tape.stream?.segments ?? [];
     for (let next = words[CONTROL.loaded]; next < segments.length; next++) {
       if (next - words[CONTROL.consumed] >= 2) return;
-      for (const { from, to } of segments[next]) this.memory.bytes(to, from.byteLength).set(from);
+      for (const { unit, to } of segments[next]) this.#units.copy(unit, this.memory.memory, to);
       words[CONTROL.loaded] = next + 1;
     }
   }

@@ -143,8 +143,7 @@ export class WasmBackend implements Backend {
     const placement = { isResident, onRelease };
     if (!isResident) this.#addOutside(bytes);
     try {
-      const { memory } = this.#engine;
-      const set = await WasmWeightSet.load(memory, weights, source, placement, options);
+      const set = await WasmWeightSet.load(this.#engine, weights, source, placement, options);
       this.#sets.add(set);
       this.#notePeak();
       return set;

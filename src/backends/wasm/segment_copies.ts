@@ -16,7 +16,7 @@ export function segmentCopies(
     [...places].flatMap(([weight, offset]) => {
       const home = set.home(plan.weights[weight].name);
       const to = addresses[segment % 2] + offset;
-      return home.kind === "outside" ? [{ from: home.unit, to }] : [];
+      return home.kind === "outside" ? [{ unit: home.unit, to }] : [];
     })
   );
 }

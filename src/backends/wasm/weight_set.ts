@@ -4,13 +4,13 @@ import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
 import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
-import type { EngineMemory } from "./engine_memory.ts";
-import { readUnit, type UnitLayout, unitLayout } from "../weight_unit.ts";
+import type { Engine } from "./engine.ts";
+import { readUnit, unitLayout } from "../weight_unit.ts";
 
 /** Where one weight's unit lies. */
 export type UnitHome =
   | { readonly kind: "resident"; readonly address: number }
-  | { readonly kind: "outside"; readonly unit: Uint8Array };
+  | { readonly kind: "outside"; readonly unit: number };
 
 /** Bytes of all units: what a set of weights takes. */
 export function unitBytes(weights: readonly PlanWeight[]): number {
@@ -21,18 +21,18 @@ export function unitBytes(weights: readonly PlanWeight[]): number {
 export class WasmWeightSet implements WeightSet {
   readonly bytes: number;
   readonly isResident: boolean;
-  readonly #memory: EngineMemory;
+  readonly #engine: Engine;
   readonly #homes = new Map<string, UnitHome>();
   readonly #onRelease: (set: WasmWeightSet) => void;
-  #released = false;
+  #released: Promise<void> | undefined;
 
   private constructor(
-    memory: EngineMemory,
+    engine: Engine,
     bytes: number,
     isResident: boolean,
     onRelease: (set: WasmWeightSet) => void,
   ) {
-    this.#memory = memory;
+    this.#engine = engine;
     this.bytes = bytes;
     this.isResident = isResident;
     this.#onRelease = onRelease;
@@ -40,17 +40,17 @@ export class WasmWeightSet implements WeightSet {
 
   /** Loads weights one by one; on failure nothing stays allocated. */
   static async load(
-    memory: EngineMemory,
+    engine: Engine,
     weights: readonly PlanWeight[],
     source: WeightSource,
     placement: { isResident: boolean; onRelease: (set: WasmWeightSet) => void },
     options: LoadOptions,
   ): Promise<WasmWeightSet> {
     const { isResident, onRelease } = placement;
-    const set = new WasmWeightSet(memory, unitBytes(weights), isResident, onRelease);
+    const set = new WasmWeightSet(engine, unitBytes(weights), isResident, onRelease);
     const scratch = new ScratchBytes();
     try {
-      if (isResident) memory.allocator.reserve(set.bytes);
+      if (isResident) engine.memory.allocator.reserve(set.bytes);
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
@@ -59,7 +59,7 @@ export class WasmWeightSet implements WeightSet {
         options.onProgress?.(index + 1, weights.length);
       }
     } catch (error) {
-      set.#freeAll();
+      await set.#freeAll();
       throw error;
     }
     return set;
@@ -74,13 +74,9 @@ export class WasmWeightSet implements WeightSet {
     });
   }
 
-  /** Frees everything. */
+  /** Frees everything; the memory is back when this is done. */
   release(): Promise<void> {
-    if (!this.#released) {
-      this.#freeAll();
-      this.#onRelease(this);
-    }
-    return Promise.resolve();
+    return this.#released ??= this.#freeAll().then(() => this.#onRelease(this));
   }
 
   async #loadOne(
@@ -90,31 +86,26 @@ export class WasmWeightSet implements WeightSet {
   ): Promise<void> {
     if (this.#homes.has(weight.name)) return;
     scratch.reset();
-    const layout = unitLayout(weight);
-    const home = this.#allocate(layout);
-    this.#homes.set(weight.name, home);
-    const unit = () =>
-      home.kind === "outside" ? home.unit : this.#memory.bytes(home.address, layout.bytes);
-    await readUnit(weight, source, unit, scratch);
+    const { bytes } = unitLayout(weight);
+    if (!this.isResident) {
+      const unit = new Uint8Array(bytes);
+      await readUnit(weight, source, () => unit, scratch);
+      const home = { kind: "outside", unit: await this.#engine.addUnit(unit) } as const;
+      return void this.#homes.set(weight.name, home);
+    }
+    const { memory } = this.#engine;
+    const address = memory.allocator.allocate(bytes, "weights");
+    this.#homes.set(weight.name, { kind: "resident", address });
+    await readUnit(weight, source, () => memory.bytes(address, bytes), scratch);
   }
 
-  #allocate(layout: UnitLayout): UnitHome {
-    if (this.isResident) {
-      return {
-        kind: "resident",
-        address: this.#memory.allocator.allocate(layout.bytes, "weights"),
-      };
-    }
-    const isShared = this.#memory.isShared;
-    const buffer = isShared ? new SharedArrayBuffer(layout.bytes) : new ArrayBuffer(layout.bytes);
-    return { kind: "outside", unit: new Uint8Array(buffer) };
-  }
-
-  #freeAll(): void {
-    for (const home of this.#homes.values()) {
-      if (home.kind === "resident") this.#memory.allocator.free(home.address);
-    }
+  async #freeAll(): Promise<void> {
+    const homes = [...this.#homes.values()];
     this.#homes.clear();
-    this.#released = true;
+    const units = homes.flatMap((home) => home.kind === "outside" ? [home.unit] : []);
+    for (const home of homes) {
+      if (home.kind === "resident") this.#engine.memory.allocator.free(home.address);
+    }
+    if (units.length > 0) await this.#engine.freeUnits(units);
   }
 }

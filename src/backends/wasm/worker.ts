@@ -5,6 +5,7 @@
 
 import { CONTROL, CONTROL_BYTES, markDead, mustStop } from "./control.ts";
 import { instantiateKernels, type KernelExports } from "./kernel_module.ts";
+import { OutsideUnits } from "./outside_units.ts";
 import type { HostMessage, SegmentCopy, WorkerMessage } from "./worker_messages.ts";
 
 interface WorkerScope {
@@ -22,6 +23,7 @@ let kernels: KernelExports;
 let start: StartMessage;
 let memory: WebAssembly.Memory;
 let control: Int32Array;
+const units = new OutsideUnits();
 const programs = new Map<number, readonly (readonly SegmentCopy[])[]>();
 
 scope.onmessage = (event) => {
@@ -41,6 +43,11 @@ async function handle(message: HostMessage): Promise<void> {
     case "start_loader":
       shareMemory(message.memory, message.control);
       return scope.postMessage({ kind: "ready" });
+    case "add_unit":
+      return units.add(message.id, message.unit);
+    case "free_units":
+      units.free(message.ids);
+      return scope.postMessage({ kind: "freed" });
     case "add_program":
       programs.set(message.program, message.segments);
       return;
@@ -91,9 +98,7 @@ function loadSegments(segments: readonly (readonly SegmentCopy[])[]): void {
   memory.grow(0); // another thread may have grown it; this refreshes `memory.buffer` here
   for (let segment = 0; segment < segments.length; segment++) {
     if (!waitForSlot(segment)) break;
-    for (const { from, to } of segments[segment]) {
-      new Uint8Array(memory.buffer, to, from.byteLength).set(from);
-    }
+    for (const { unit, to } of segments[segment]) units.copy(unit, memory, to);
     Atomics.store(control, CONTROL.loaded, segment + 1);
     Atomics.notify(control, CONTROL.loaded);
   }

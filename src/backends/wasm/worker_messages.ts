@@ -1,8 +1,8 @@
 /** What the host and its workers say to each other. */
 
-/** One weight unit to copy from its home into a streaming slot. */
+/** One weight unit outside, by its number, to copy to an address in a streaming slot. */
 export interface SegmentCopy {
-  readonly from: Uint8Array;
+  readonly unit: number;
   readonly to: number;
 }
 
@@ -30,6 +30,8 @@ export type HostMessage =
     readonly memory: WebAssembly.Memory;
     readonly control: number;
   }
+  | { readonly kind: "add_unit"; readonly id: number; readonly unit: Uint8Array<ArrayBuffer> }
+  | { readonly kind: "free_units"; readonly ids: readonly number[] }
   | {
     readonly kind: "add_program";
     readonly program: number;
@@ -41,5 +43,6 @@ export type HostMessage =
 /** From a worker. */
 export type WorkerMessage =
   | { readonly kind: "ready" }
+  | { readonly kind: "freed" }
   | { readonly kind: "done"; readonly status: number; readonly times?: Float64Array }
   | { readonly kind: "failed"; readonly reason: string };

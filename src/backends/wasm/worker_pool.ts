@@ -56,9 +56,9 @@ class Answerer {
     this.#worker.onError(fail);
   }
 
-  /** Sends a message that has no answer. */
-  tell(message: HostMessage): void {
-    this.#worker.post(message);
+  /** Sends a message that has no answer; `transfer` moves buffers instead of copying them. */
+  tell(message: HostMessage, transfer?: Transferable[]): void {
+    this.#worker.post(message, transfer);
   }
 
   /** Sends a message and waits for its answer. */
@@ -83,6 +83,7 @@ export class WorkerPool {
   readonly #options: PoolOptions;
   readonly #workers: Answerer[];
   #loader: Answerer | undefined;
+  #loaderStart: Promise<unknown> | undefined;
 
   private constructor(options: PoolOptions) {
     this.#options = options;
@@ -135,18 +136,30 @@ export class WorkerPool {
     return { status: Math.max(...values.map(({ status }) => status)), times: values[0].times };
   }
 
-  /** Tells the loader what a streamed program needs; starts the loader first if there is none. */
+  /** The loader, which is started first if there is none. */
+  async #startedLoader(): Promise<Answerer> {
+    const { memory, control } = this.#options;
+    this.#loader ??= this.#spawn("halftone-loader");
+    await (this.#loaderStart ??= this.#loader.ask({ kind: "start_loader", memory, control }));
+    return this.#loader;
+  }
+
+  /** Moves a unit to the loader: its buffer here becomes empty. */
+  async addUnit(id: number, unit: Uint8Array<ArrayBuffer>): Promise<void> {
+    (await this.#startedLoader()).tell({ kind: "add_unit", id, unit }, [unit.buffer]);
+  }
+
+  /** Waits until the loader has given the memory of units back; not during a run. */
+  async freeUnits(ids: readonly number[]): Promise<void> {
+    await this.#loader?.ask({ kind: "free_units", ids });
+  }
+
+  /** Tells the loader what a streamed program needs. */
   async addStreamedProgram(
     program: number,
     segments: readonly (readonly SegmentCopy[])[],
   ): Promise<void> {
-    if (!this.#loader) {
-      const loader = this.#spawn("halftone-loader");
-      const { memory, control } = this.#options;
-      await loader.ask({ kind: "start_loader", memory, control });
-      this.#loader = loader;
-    }
-    this.#loader.tell({ kind: "add_program", program, segments });
+    (await this.#startedLoader()).tell({ kind: "add_program", program, segments });
   }
 
   /** Lets the loader forget a streamed program. */
