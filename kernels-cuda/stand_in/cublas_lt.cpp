@@ -38,12 +38,13 @@ struct Operation {
   uint32_t epilogue = EPILOGUE_DEFAULT;
   uint64_t bias = 0, scale_a = 0, scale_b = 0;
   int8_t fast_accumulation = 0;
+  int32_t bias_type = -1;  // as the results
   int32_t scale_mode_a = SCALE_SCALAR, scale_mode_b = SCALE_SCALAR;
   std::vector<Attribute> attributes() {
     std::vector<Attribute> all = {{0, &compute, 4}, {1, &scale, 4}, {2, &pointer_mode, 4},
                                   {3, &transpose_a, 4}, {4, &transpose_b, 4}, {7, &epilogue, 4},
                                   {8, &bias, 8}, {17, &scale_a, 8}, {18, &scale_b, 8},
-                                  {25, &fast_accumulation, 1}};
+                                  {25, &fast_accumulation, 1}, {26, &bias_type, 4}};
     if (settings[LIBRARY_VERSION] < FIRST_SCALE_MODES) return all;
     all.push_back({31, &scale_mode_a, 4});
     all.push_back({32, &scale_mode_b, 4});
@@ -121,6 +122,7 @@ struct Product {
     auto add = [&](uint64_t word) { hash = (hash ^ word) * 1099511628211u; };
     for (uint64_t word : {(uint64_t)operation.compute, (uint64_t)operation.transpose_a,
                           (uint64_t)operation.transpose_b, (uint64_t)operation.epilogue,
+                          (uint64_t)operation.bias_type,
                           (uint64_t)operation.scale_mode_a, (uint64_t)operation.scale_mode_b}) add(word);
     for (const Layout* layout : {&a, &b, &c, &d}) {
       for (uint64_t word : {(uint64_t)layout->type, layout->rows, layout->columns, (uint64_t)layout->leading,
@@ -152,15 +154,27 @@ struct Product {
     return types && computes && operation.scale == R_32F && !operation.scale_a && !operation.scale_b;
   }
   // Codes are multiplied in one arrangement: A transposed, B not.
-  bool is_of_codes(uint32_t operand, uint32_t sum) const {
-    return a.type == operand && b.type == operand && c.type == sum && d.type == sum &&
-           operation.scale == (int32_t)sum && operation.transpose_a && !operation.transpose_b;
+  bool is_of_codes(uint32_t operand, int32_t scale) const {
+    return a.type == operand && b.type == operand && c.type == d.type && operation.scale == scale &&
+           operation.transpose_a && !operation.transpose_b;
   }
   bool is_int8() const {
-    return is_of_codes(R_8I, R_32I) && operation.compute == COMPUTE_32I &&
+    return is_of_codes(R_8I, R_32I) && d.type == R_32I && operation.compute == COMPUTE_32I &&
            operation.epilogue == EPILOGUE_DEFAULT;
   }
-  bool is_float8() const { return is_of_codes(R_8F_E4M3, R_32F) && operation.compute == COMPUTE_32F; }
+  bool is_float8() const {
+    return is_of_codes(R_8F_E4M3, R_32F) && (d.type == R_32F || d.type == R_16BF) &&
+           operation.compute == COMPUTE_32F;
+  }
+  // What a bias is taken for, whatever it is.
+  int bias_dtype() const {
+    switch (operation.bias_type < 0 ? (int32_t)d.type : operation.bias_type) {
+      case R_16F: return FLOAT16;
+      case R_16BF: return BFLOAT16;
+      default: return FLOAT32;
+    }
+  }
+  size_t bias_bytes() const { return m() * (bias_dtype() == FLOAT32 ? 4 : 2); }
   // What no tensor core takes, or not of this device or version.
   bool is_supported() const {
     if (is_int8()) {
@@ -282,7 +296,6 @@ void multiply_floats(const Product& product, const Addresses& at, float alpha, f
                                                         : UNARY_IDENTITY;
   bool has_bias = operation.epilogue & EPILOGUE_BIAS;
   int dtype = dtype_of(product.d);
-  int bias_dtype = product.is_float8() ? BFLOAT16 : dtype;  // what it is taken for, whatever it is
   for (uint64_t column = 0; column < n; column++) {
     std::fill(sums.begin(), sums.end(), 0.0f);
     for (uint64_t i = 0; i < k; i++) {
@@ -302,7 +315,7 @@ void multiply_floats(const Product& product, const Addresses& at, float alpha, f
       sum *= scale_at(operation.scale_a, operation.scale_mode_a, row);
       float value = alpha * sum;
       if (beta != 0) value += beta * load_float(at.c, dtype, column * product.c.leading + row);
-      if (has_bias) value += load_float((const void*)operation.bias, bias_dtype, row);
+      if (has_bias) value += load_float((const void*)operation.bias, product.bias_dtype(), row);
       store_float(activate(activation, value), at.d, dtype, column * product.d.leading + row);
     }
   }
@@ -478,7 +491,7 @@ EXPORT int cublasLtMatmul(uint64_t library, uint64_t operation, const void* alph
   bool is_there = has_scales(scaled.scale_a, scaled.scale_mode_a, product.m()) &&
                   has_scales(scaled.scale_b, scaled.scale_mode_b, product.n()) && on_device(a, product.a.bytes()) && on_device(b, product.b.bytes()) &&
                   on_device(c, product.c.bytes()) && on_device(d, product.d.bytes()) &&
-                  (!has_bias || on_device(product.operation.bias, product.m() * product.d.item())) &&
+                  (!has_bias || on_device(product.operation.bias, product.bias_bytes())) &&
                   (workspace_bytes == 0 || on_device(workspace, workspace_bytes));
   if (!is_there) return INVALID_VALUE;
   Factor one(alpha), carry(beta);

@@ -209,6 +209,21 @@ for (const [name, calls] of Object.entries(subjects)) {
     }
   });
 
+  test(`${name} takes float8 with a bias of bfloat16, whatever the results are`, { skip }, () => {
+    if (typeof calls === "string") return;
+    const problem: MatmulProblem = { ...PROBLEM, operands: "float8_e4m3fn", scaling: "rows" };
+    for (const [results, type] of [[undefined, 0], ["bfloat16", 14]] as const) {
+      const descriptors: MatmulDescriptors = new MatmulDescriptors(calls, {
+        ...problem,
+        ...(results && { results }),
+      });
+      const desc = descReader(calls, descriptors);
+      assert.deepEqual([desc(DESC.biasType), desc(DESC.epilogue)], [DATA_TYPE.bfloat16, 32 + 4]);
+      assert.deepEqual(typesOf(calls, descriptors), [28, 28, type, type]);
+      descriptors.free();
+    }
+  });
+
   test(`${name} refuses an attribute of another size`, { skip }, () => {
     if (typeof calls === "string") return;
     const descriptors = new MatmulDescriptors(calls, PROBLEM);

@@ -14,7 +14,7 @@ import {
   runCase,
 } from "../backends/conformance/cases.ts";
 import type { TestFormat } from "../backends/conformance/formats.ts";
-import { type Ending, ENDINGS } from "../backends/conformance/weight_cases.ts";
+import type { Ending } from "../backends/conformance/weight_cases.ts";
 import {
   activations,
   ADDED,
@@ -109,7 +109,6 @@ function registerAll(standIn: StandIn): void {
     ["scales of another type are ours", NEW, ROW, FLOAT8_FORMATS[3]!, PLAIN, 2],
     ["scales with a factor are ours", NEW, ROW, FLOAT8_FORMATS[4]!, PLAIN, 2],
     ["scales that rows share are ours", NEW, ROW, FLOAT8_FORMATS[2]!, PLAIN, 2],
-    ["scales before a bias are ours", NEW, ROW, BY_ROW, ENDINGS[1]!, 2],
   ];
   for (const [name, settings, mode, weight, ending, expected, isAskew = false] of scalings) {
     test(`float8 scales: ${name}`, async () => {
@@ -121,6 +120,32 @@ function registerAll(standIn: StandIn): void {
       const { launches, products } = await run([alone], "bfloat16", true, true);
       standIn.reset();
       assert.deepEqual([launches, products], [expected, 1]);
+    });
+  }
+
+  const biased: readonly [name: string, QuantizedActivations, TestFormat, refused: number][] = [
+    ["each row", ROW, BY_ROW, 0],
+    ["all", STATIC, BY_TENSOR, 0],
+    ["each row, refused,", ROW, BY_ROW, 1],
+  ];
+  for (const [name, mode, weight, refuseProducts] of biased) {
+    test(`float8 products with a scale for ${name} and a bias of bfloat16`, async () => {
+      standIn.set({ ...NEW, refuseProducts });
+      const ending = { ...PLAIN, bias: true };
+      const testCase = layer(mode, weight, ending, 72100);
+      const backend = await createCudaBackend({ ...libraries, matmulPrecision: "bfloat16" });
+      const kernels: string[] = [];
+      const enqueue = backend.enqueue.bind(backend);
+      backend.enqueue = (launch) => {
+        if (launch.kind === "kernel") kernels.push(launch.kernel);
+        enqueue(launch);
+      };
+      const found = await runCase(backend, { ...testCase, build: layerAlone(testCase, ending) });
+      await backend.close();
+      standIn.reset();
+      assert.equal(judge(testCase, found), null);
+      const end = refuseProducts === 0 ? "narrow_bfloat16" : "end_float8";
+      assert.deepEqual(kernels, ["round_rows", end]);
     });
   }
 

@@ -20,6 +20,7 @@ import { HostTensor } from "../../src/tensor/host_tensor.ts";
 import { Random } from "../backends/conformance/random.ts";
 import { denseWeight, type TestWeights } from "../backends/conformance/weights.ts";
 import { MixedWeights } from "./code_graphs.ts";
+import { BY_ROW, ROW } from "./float8_cases.ts";
 import { INT8_FORMATS, int8Modes } from "./int8_cases.ts";
 import { launched } from "./launched.ts";
 import { openStandIn, type StandIn } from "./stand_in.ts";
@@ -120,6 +121,13 @@ function registerAll({ libraries, set, reset }: StandIn): void {
     await assertSame({ mode: mode! }, { narrowed: 0, biases: 0, widened: 0, ended: 1 });
   });
 
+  test("layers over float8 have their values written in 16 bits by cuBLASLt", async () => {
+    set({ libraryVersion: 120900, capability: 90 });
+    // Biases of all projections; those of the others follow in our kernels.
+    await assertSame({ mode: ROW }, { narrowed: 0, biases: 4, widened: 0, ended: 1 });
+    reset();
+  });
+
   test("what somebody else reads as float32 stays so", async () => {
     await assertSame(
       { isReadElsewhere: true },
@@ -175,7 +183,7 @@ function weightsOf(biases: "float32" | "float16" | "bfloat16", mode?: Activation
     weights.add(
       name,
       isCoded
-        ? INT8_FORMATS[0]!.make(random, ...shape)
+        ? (mode === ROW ? BY_ROW : INT8_FORMATS[0]!).make(random, ...shape)
         : denseWeight(random, "bfloat16", shape, { scale: 0.2 }),
     );
     weights.add(`${name}.bias`, denseWeight(random, biases, [rows]));

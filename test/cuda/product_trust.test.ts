@@ -15,7 +15,11 @@ const KINDS: readonly [name: string, ConformanceCase][] = [
   ["int8", int8Cases()[0]!],
   ["float8_e4m3fn with a scale for each row", layer(ROW, BY_ROW, PLAIN, 76000)],
   ["float8_e4m3fn with a scale each", layer(TENSOR, BY_TENSOR, PLAIN, 76014)],
-  ["float8_e4m3fn", layer(ROW, BY_ROW, ENDINGS[1]!, 76002)],
+  ["float8_e4m3fn", layer(ROW, BY_ROW, ENDINGS[2]!, 76002)],
+  [
+    "float8_e4m3fn with a scale for each row and a bias",
+    layer(ROW, BY_ROW, { ...PLAIN, bias: true }, 76003),
+  ],
 ];
 
 const standIn = openStandIn("product_trust");

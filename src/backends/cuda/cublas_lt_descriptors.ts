@@ -132,6 +132,10 @@ export class MatmulDescriptors {
     this.#setInteger(operation, DESC.transposeA, operationOf(!problem.weightByColumns));
     this.#setInteger(operation, DESC.transposeB, operationOf(problem.xByColumns === true));
     this.#setInteger(operation, DESC.epilogue, epilogue || EPILOGUE.none);
+    // Elsewhere it is the type of the results.
+    if (bias && isCoded(problem)) {
+      this.#setInteger(operation, DESC.biasType, DATA_TYPE.bfloat16);
+    }
     // One number a matrix is the default, and all that older libraries know.
     if (scaling === "rows") {
       this.#setInteger(operation, DESC.scaleModeA, SCALE_MODE.outerVector);

@@ -59,6 +59,7 @@ export const DESC = {
   scalePointerA: 17,
   scalePointerB: 18,
   fastAccumulation: 25,
+  biasType: 26,
   scaleModeA: 31,
   scaleModeB: 32,
 } as const;

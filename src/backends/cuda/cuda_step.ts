@@ -138,10 +138,11 @@ export class CudaStep extends StepOperands {
     this.launches.push({ kind: "kernel", kernel, grid, parameters: packParameters(parameters) });
   }
 
-  /** Adds a product by the library; false where there is none or it cannot do this one. */
-  launchMatmul(problem: MatmulProblem, addresses: MatmulAddresses): boolean {
+  /** Adds a product by the library, after what `before` adds; false where there is none or it cannot do this one. */
+  launchMatmul(problem: MatmulProblem, addresses: MatmulAddresses, before?: () => void): boolean {
     const prepared = this.products.library?.prepare(problem, addresses);
     if (!prepared) return false;
+    before?.();
     this.launches.push({ kind: "matmul", prepared, addresses });
     return true;
   }

@@ -1,6 +1,6 @@
 /**
  * Products of float8 codes (e4m3) on units that take them: the weight is read where it lies. The library applies both
- * sides' scales where nothing else follows; else a kernel of our own does, with the layer's end.
+ * sides' scales where nothing follows but a bias of bfloat16; else a kernel of our own does, with the layer's end.
  */
 
 import type { QuantizedActivations } from "../../ops/activation_mode.ts";
@@ -18,7 +18,8 @@ import {
 } from "./library_product.ts";
 import type { ProductScaling } from "./matmul_problem.ts";
 import { address, integers, type Parameter, rows } from "./parameters.ts";
-import { floatRows } from "./plain_rows.ts";
+import { launchNarrowBias, withNarrowBias } from "./encode_plain_product.ts";
+import { floatRows, type PlainRows } from "./plain_rows.ts";
 import { endParameters, plainEnd, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
 
@@ -52,9 +53,7 @@ export function launchFloat8Layer(
   const sums = sumsInOutput(end)
     ? end.sums
     : { ...end.sums, address: step.scratch(sumBytes), stride: output.columns };
-  if (launchWithScales(step, product, { ...layer, scaling: scalingOf(weight, mode) })) {
-    return;
-  }
+  if (launchWithScales(step, product, { ...layer, scaling: scalingOf(weight, mode) })) return;
   launchSums(step, { ...product, output: sums });
   step.launchElements("end_float8", output.rows * output.columns, endedSums(sums, layer));
 }
@@ -79,17 +78,34 @@ function launchWithScales(
   product: Product,
   { codes, weight, end, scaling }: Layer & { readonly scaling: ProductScaling },
 ): boolean {
-  const { output, residual, gate, bias, activation } = end;
-  const isPlain = bias === 0 && gate[0] === 0 && activation === "identity" &&
-    output.type === "float32" && holdsSums(output) &&
-    (residual[0] === 0 || residual[1] >= output.columns);
-  if (!isPlain || scaling === "none") return false;
+  const { residual, gate, activation } = end;
+  if (scaling === "none" || gate[0] !== 0 || activation !== "identity") return false;
+  const narrow = withNarrowBias(step, end, "bfloat16");
+  const { output, bias, narrowBias } = narrow;
+  const isExact = bias === 0 || narrowBias !== 0;
+  if (!isExact || !holdsResults(output) || !canAdd(residual, output)) return false;
   return launchLibraryProduct(step, {
     ...product,
     output,
     scales: { scaling, x: codes.scales, weight: weight.coded.scales },
-    end: { bias, activation, added: residual },
+    end: { bias: narrowBias, activation, added: residual },
+    before: () => launchNarrowBias(step, narrow, "bfloat16"),
   });
+}
+
+/** Whether results of float8 can go to a place: as sums, or as bfloat16. */
+function holdsResults(output: PlainRows): boolean {
+  return holdsSums(output) && (output.type === "float32" || isNarrowPlace(output));
+}
+
+/** Rows of bfloat16 begin on 16 bytes too. */
+function isNarrowPlace({ type, stride }: PlainRows): boolean {
+  return type === "bfloat16" && stride % 8 === 0;
+}
+
+/** Whether the library adds the residual: as wide as the output, and of its type. */
+function canAdd([place, stride]: ProductEnd["residual"], { columns, type }: PlainRows): boolean {
+  return place === 0 || stride >= columns && type === "float32";
 }
 
 /** Sums of codes as they are. */

@@ -6,12 +6,22 @@ import type { CodedWeight } from "./coded_weight.ts";
 import { codesTaken, type TakenCodes } from "./rows_taken.ts";
 import type { CudaStep, EncodedWeight } from "./cuda_step.ts";
 import { launchDequantize } from "./encode_elements.ts";
-import { launchProduct, productScratch, withNarrowBias } from "./encode_plain_product.ts";
+import {
+  launchNarrowBias,
+  launchProduct,
+  productScratch,
+  withNarrowBias,
+} from "./encode_plain_product.ts";
 import { launchFloat8Layer } from "./encode_float8_product.ts";
 import { launchInt8Layer } from "./encode_int8_product.ts";
 import { encodeLlmInt8 } from "./encode_llm_int8.ts";
 import { roundedValues } from "./encode_rounding.ts";
-import { type MatmulPrecision, OPERAND_BYTES, operandType } from "./matmul_precision.ts";
+import {
+  type MatmulPrecision,
+  OPERAND_BYTES,
+  type OperandType,
+  operandType,
+} from "./matmul_precision.ts";
 import { integers, rows } from "./parameters.ts";
 import { launchNarrow, type NarrowType, type PlainRows, scratchRows } from "./plain_rows.ts";
 import { BIAS, endFrom, endParameters, type ProductEnd, productEnd } from "./product_end.ts";
@@ -69,7 +79,7 @@ function launchSlices(
 ): void {
   const type = operandType(precision);
   const operand: PlainRows = type === "float32" ? { ...x, type } : narrowed(step, x, type);
-  const end = withNarrowBias(step, given);
+  const end = withEndIn(step, given, type);
   const isPlain = weight.plain?.type === type;
   const count = isPlain ? weight.rows : sliceRows(weight, OPERAND_BYTES[type]);
   const scratch = productScratch(step, end, [x.rows, count]);
@@ -83,6 +93,15 @@ function launchSlices(
     launchDequantize(step, weight, [first, left], [slice, columns], type);
     product({ address: slice, stride: columns, rows: left, columns, type }, first);
   }
+}
+
+/** A layer's end whose bias is there in the type of its results, if these are of 16 bits. */
+function withEndIn(step: CudaStep, given: ProductEnd, type: OperandType): ProductEnd {
+  if (type === "float32" || !step.rounded.isWrittenNarrow(step.index)) return given;
+  const end = withNarrowBias(step, given, type);
+  if (given.output.type !== type) return given;
+  launchNarrowBias(step, end, type);
+  return end;
 }
 
 /** x rounded to 16 bits: made so, shared with others and there already or made now, or the step's own in its scratch. */

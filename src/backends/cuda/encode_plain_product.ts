@@ -1,7 +1,7 @@
 /** A product of two plain matrices: by the library where it can, by a kernel of our own where it cannot. */
 
 import type { CudaStep } from "./cuda_step.ts";
-import { type MatmulPrecision, OPERAND_BYTES, operandType } from "./matmul_precision.ts";
+import { type MatmulPrecision, OPERAND_BYTES } from "./matmul_precision.ts";
 import {
   launchLibraryProduct,
   type LibraryProduct,
@@ -10,7 +10,7 @@ import {
 } from "./library_product.ts";
 import type { LibraryActivation } from "./matmul_problem.ts";
 import { integers, rows } from "./parameters.ts";
-import { launchEnd, launchNarrow, type PlainRows } from "./plain_rows.ts";
+import { launchEnd, launchNarrow, type NarrowType, type PlainRows } from "./plain_rows.ts";
 import { BIAS, endParameters, type ProductEnd } from "./product_end.ts";
 import { tiles } from "./tiles.ts";
 
@@ -34,17 +34,18 @@ export function productScratch(
   return { workspace, sums: needsSums ? step.scratch(sumBytes) : 0 };
 }
 
-/** A layer's end with its bias in 16 bits as well, if its results are of them and nothing of the bias is lost. */
-export function withNarrowBias(step: CudaStep, end: ProductEnd): ProductEnd {
-  const { library, precision } = step.products;
-  const type = operandType(precision);
-  const isWanted = library !== null && step.rounded.isWrittenNarrow(step.index);
-  if (!isWanted || type === "float32" || !step.has(BIAS)) return end;
-  const { output: { columns, type: wanted }, bias } = end;
-  const narrowBias = step.scratch(OPERAND_BYTES[type] * columns);
-  if (wanted !== type || !step.isExactIn(BIAS, type)) return end;
+/** A layer's end with a place for its bias in 16 bits, as the library takes it, if nothing of it is lost so. */
+export function withNarrowBias(step: CudaStep, end: ProductEnd, type: NarrowType): ProductEnd {
+  if (step.products.library === null || !step.has(BIAS)) return end;
+  const narrowBias = step.scratch(OPERAND_BYTES[type] * end.output.columns);
+  return step.isExactIn(BIAS, type) ? { ...end, narrowBias } : end;
+}
+
+/** Puts the bias there. */
+export function launchNarrowBias(step: CudaStep, end: ProductEnd, type: NarrowType): void {
+  if (end.narrowBias === 0) return;
+  const { output: { columns }, bias, narrowBias } = end;
   launchNarrow(step, { address: bias, rows: 1, columns, stride: columns }, narrowBias, type);
-  return { ...end, narrowBias };
 }
 
 /** x [m, k] times weight [n, k], both of one type, to the end's output [m, n]. */

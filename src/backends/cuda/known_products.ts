@@ -1,5 +1,6 @@
 /** Tiny products of codes whose results are known exactly: whether a library can be trusted with a kind of them. */
 
+import { HostTensor } from "../../tensor/host_tensor.ts";
 import { aligned } from "../alignment.ts";
 import type { MatmulAddresses, MatmulProblem, ProductScaling } from "./matmul_problem.ts";
 
@@ -24,8 +25,15 @@ export interface KnownProduct {
   mistake(memory: Uint8Array): { readonly found: number; readonly expected: number } | null;
 }
 
-/** All int8 codes, or small whole numbers of float8 whose sums any unit holds; scales are powers of two. */
-export function knownProduct(operands: CodedOperands, scaling: ProductScaling): KnownProduct {
+/**
+ * All int8 codes, or small whole numbers of float8 whose sums any unit holds; scales are powers of two, a bias whole
+ * numbers of bfloat16.
+ */
+export function knownProduct(
+  operands: CodedOperands,
+  scaling: ProductScaling,
+  hasBias = false,
+): KnownProduct {
   const isInt8 = operands === "int8";
   const value = isInt8 ? int8Value : float8Value;
   const places = placesOf();
@@ -35,14 +43,16 @@ export function knownProduct(operands: CodedOperands, scaling: ProductScaling): 
   const scales = { x: scalesOf(scaling, M, -1), weight: scalesOf(scaling, N, -2) };
   new Float32Array(memory.buffer, places.xScales, M).set(scales.x);
   new Float32Array(memory.buffer, places.weightScales, N).set(scales.weight);
+  const bias = Float32Array.from({ length: N }, (_, column) => hasBias ? column % 7 - 3 : 0);
+  memory.set(HostTensor.fromFloat32(bias).cast("bfloat16").bytes, places.bias);
   return {
-    problem: problemOf(operands, scaling),
+    problem: { ...problemOf(operands, scaling), bias: hasBias },
     memory,
     addresses: (start) => ({
       x: start + places.x,
       weight: start + places.weight,
       added: 0,
-      bias: 0,
+      bias: hasBias ? start + places.bias : 0,
       xScales: start + places.xScales,
       weightScales: start + places.weightScales,
       output: start + places.output,
@@ -55,7 +65,7 @@ export function knownProduct(operands: CodedOperands, scaling: ProductScaling): 
         const row = Math.floor(i / N), column = i % N;
         let sum = 0;
         for (let k = 0; k < K; k++) sum += value(row, 7 * k) * value(5 * column, 11 * k);
-        const expected = sum * scales.x[row]! * scales.weight[column]!;
+        const expected = sum * scales.x[row]! * scales.weight[column]! + bias[column]!;
         if (found[i] !== expected) return { found: found[i]!, expected };
       }
       return null;
@@ -78,13 +88,15 @@ function placesOf() {
     end = Math.ceil((start + aligned(bytes)) / ALIGNMENT) * ALIGNMENT;
     return start;
   };
-  const [x, weight, xScales, weightScales] = [M * K, N * K, 4 * M, 4 * N].map(take) as [
-    number,
-    number,
-    number,
-    number,
-  ];
-  return { x, weight, xScales, weightScales, output: take(4 * M * N), workspace: end };
+  return {
+    x: take(M * K),
+    weight: take(N * K),
+    xScales: take(4 * M),
+    weightScales: take(4 * N),
+    bias: take(2 * N),
+    output: take(4 * M * N),
+    workspace: end,
+  };
 }
 
 function writeCodes(

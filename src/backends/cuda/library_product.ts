@@ -49,6 +49,8 @@ export interface LibraryProduct {
     readonly activation: LibraryActivation;
     readonly added: readonly [address: number, stride: number];
   };
+  /** Puts into the step what must be there first, where the library does it. */
+  readonly before?: () => void;
 }
 
 /** Workspace of a library for a result whose float32 sums take so many bytes. */
@@ -114,7 +116,7 @@ export function launchLibraryProduct(step: CudaStep, product: LibraryProduct): b
     alignments: alignmentsOf(addresses),
     workspaceBytes: workspace.bytes,
   };
-  return step.launchMatmul(problem, addresses);
+  return step.launchMatmul(problem, addresses, product.before);
 }
 
 /** The stride of a single row is any: rows [1, n] may come with that of what they are part of, or 0. */

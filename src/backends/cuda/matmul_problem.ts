@@ -24,7 +24,7 @@ export interface MatmulBatch {
  * output [m, n] = activation(factor · x [m, k] · weight [n, k]ᵀ + added [m, n] + bias [n]), all row-major unless said; `added`
  * and `bias` may be absent. Sums, added, bias and output are float32; of int8 operands sums and output are int32,
  * and nothing else is there. `results` may be of 16 bits as the operands are; the bias is then too, and nothing is added.
- * Strides are of rows, in elements.
+ * Of float8 operands the bias is bfloat16 whatever results are. Strides are of rows, in elements.
  */
 export interface MatmulProblem {
   readonly m: number;

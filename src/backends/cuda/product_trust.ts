@@ -44,7 +44,7 @@ export class ProductTrust {
     problem: MatmulProblem & { readonly operands: CodedOperands },
     run: TryProduct,
   ): boolean {
-    const product = knownProduct(problem.operands, problem.scaling);
+    const product = knownProduct(problem.operands, problem.scaling, problem.bias);
     try {
       const memory = run(product);
       const mistake = memory && product.mistake(memory);
@@ -79,7 +79,7 @@ export function isCoded(
   return problem.operands === "int8" || problem.operands === "float8_e4m3fn";
 }
 
-function kindOf({ operands, scaling }: MatmulProblem): string {
+function kindOf({ operands, scaling, bias }: MatmulProblem): string {
   const scales = { none: "", tensor: " with a scale each", rows: " with a scale for each row" };
-  return `products of ${operands}${scales[scaling]}`;
+  return `products of ${operands}${scales[scaling]}${bias ? " and a bias" : ""}`;
 }
