@@ -1,6 +1,7 @@
 // A stand-in for cuDNN: the symbols that src/backends/cuda/cudnn_symbols.ts names, over host memory. It keeps
 // descriptors and refuses what the real one does: attributes of another type or count, what is not finalized,
-// shapes that do not meet. Of the engines that it suggests only the last ones keep numbers as they are meant.
+// shapes that do not meet. Of the engines that it suggests only the later ones keep numbers as they are meant; what
+// each takes of the device's time is as a test says.
 #include <memory>
 
 #include "cudnn_descriptors.h"
@@ -18,9 +19,9 @@ Handles<Library> libraries;
 Handles<Descriptor> descriptors;
 
 // Engines, best first; more are counted than come. The first needs too much workspace, the second rounds its
-// operands, the third is not the same every time.
-enum Engine { GREEDY, DOWN_CONVERTING, NONDETERMINISTIC, TENSOR_CORES, PLAIN, ENGINES };
-const std::vector<int32_t> NOTES[ENGINES] = {{0}, {0, 1}, {0, 4}, {0}, {9}};
+// operands, the third is not the same every time; one of the others turns out not to run after all.
+enum Engine { GREEDY, DOWN_CONVERTING, NONDETERMINISTIC, TENSOR_CORES, PLAIN, NOT_RUNNING, TILED, SPARE, ENGINES };
+const std::vector<int32_t> NOTES[ENGINES] = {{0}, {0, 1}, {0, 4}, {0}, {9}, {9}, {9}, {9}};
 constexpr int COUNTED = ENGINES + 2;
 constexpr int64_t WORKSPACE = 256, GREEDY_WORKSPACE = int64_t(1) << 40;
 
@@ -112,6 +113,7 @@ int finalize(Descriptor* descriptor) {
     status = CUDNN_BAD_PARAM;
   }
   descriptor->finalized = status == CUDNN_SUCCESS;
+  if (descriptor->type == EXECUTION_PLAN && descriptor->finalized) counts[PLANS_MADE]++, counts[LIVE_PLANS]++;
   return status;
 }
 
@@ -202,14 +204,18 @@ int work_of(const Descriptor* pack, const Descriptor* operation, int engine, std
 int execute(Library* library, const Descriptor* plan, const Descriptor* pack) {
   const Descriptor* graph = of_type(plan->graph, OPERATIONGRAPH);
   if (!graph || plan->engine < TENSOR_CORES) return CUDNN_EXECUTION_FAILED;
+  if (plan->engine == NOT_RUNNING) return CUDNN_NOT_SUPPORTED;
   char* workspace = pack->value<char*>(1003);
   if (!on_device((uint64_t)workspace, WORKSPACE)) return CUDNN_OUT_OF_BOUND;
   std::function<void()> work;
   const Descriptor* operation = descriptors.find(graph->value<uint64_t>(801));
   if (int status = work_of(pack, operation, plan->engine, &work)) return status;
   // The workspace is the library's: whoever keeps something there loses it.
+  int64_t engine = plan->engine;
   bool enqueued = enqueue(library->stream, [=] {
     counts[OPERATIONS]++;
+    counts[LAST_ENGINE] = engine;
+    microseconds += settings[OPERATION_MICROSECONDS] * (1 + std::abs(engine - settings[FASTEST_ENGINE]));
     std::memset(workspace, 0xff, WORKSPACE);
     if (!settings[MISCALCULATE_OPERATIONS]) work();
     return 0;
@@ -262,6 +268,7 @@ EXPORT int cudnnBackendCreateDescriptor(int type, uint64_t* descriptor) {
   return CUDNN_SUCCESS;
 }
 EXPORT int cudnnBackendDestroyDescriptor(uint64_t descriptor) {
+  if (of_type(descriptor, EXECUTION_PLAN)) counts[LIVE_PLANS]--;
   return descriptors.remove(descriptor) ? CUDNN_SUCCESS : CUDNN_BAD_PARAM;
 }
 EXPORT int cudnnBackendSetAttribute(uint64_t descriptor, int attribute, int type, int64_t count, const void* values) {

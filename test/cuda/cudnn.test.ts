@@ -14,7 +14,7 @@ import { compare } from "../backends/conformance/cases.ts";
 import { Random } from "../backends/conformance/random.ts";
 import { denseWeight, TestWeights } from "../backends/conformance/weights.ts";
 import { ERROR_BUDGETS } from "../backends/error_budgets.ts";
-import { attentionProblem, convolutionProblem } from "./dnn_problems.ts";
+import { attentionProblem, convolutionProblem, UNTIMED } from "./dnn_problems.ts";
 import { openStandIn, type StandIn } from "./stand_in.ts";
 
 type Settings = Parameters<StandIn["set"]>[0];
@@ -155,7 +155,7 @@ function registerAll(standIn: StandIn): void {
   for (const [what, problem] of Object.entries(problems)) {
     test(`every call that prepares ${problem.kind} may fail: an error that names it, nothing stays`, async () => {
       const run = () => {
-        const cudnn = Cudnn.open([standIn.library]);
+        const cudnn = Cudnn.open([standIn.library], UNTIMED);
         assert.ok(typeof cudnn !== "string");
         try {
           assert.ok(cudnn.prepare(problem));

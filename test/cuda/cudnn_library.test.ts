@@ -12,7 +12,7 @@ import {
   CUDNN_TYPE,
 } from "../../src/backends/cuda/cudnn_symbols.ts";
 import { HalftoneError } from "../../src/errors.ts";
-import { attentionProblem, convolutionProblem } from "./dnn_problems.ts";
+import { attentionProblem, convolutionProblem, UNTIMED } from "./dnn_problems.ts";
 import { openGenuineCudnn } from "./genuine_cudnn.ts";
 import { openStandIn } from "./stand_in.ts";
 
@@ -144,7 +144,7 @@ const skip = typeof genuine === "string" ? genuine : false;
 
 test("NVIDIA's cuDNN starts, or says why it does not", { skip }, () => {
   if (typeof genuine === "string") return;
-  const opened = Cudnn.open([genuine.library]);
+  const opened = Cudnn.open([genuine.library], UNTIMED);
   if (typeof opened !== "string") return opened.close();
   assert.match(opened, /Cannot start cuDNN.*CUDNN_STATUS_/);
 });

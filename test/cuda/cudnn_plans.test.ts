@@ -10,7 +10,12 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { ConvolutionProblem } from "../../src/backends/cuda/dnn_problem.ts";
 import { MATMUL_PRECISIONS, operandType } from "../../src/backends/cuda/matmul_precision.ts";
-import { type DeviceName, DEVICES, plannedWorkspace } from "./described_device.ts";
+import {
+  type DescribedPlan,
+  describedPlans,
+  type DeviceName,
+  DEVICES,
+} from "./described_device.ts";
 import { convolutionProblem } from "./dnn_problems.ts";
 import { openGenuineCudnn } from "./genuine_cudnn.ts";
 
@@ -48,9 +53,28 @@ test("NVIDIA's cuDNN has plans for the decoder's convolutions on every device", 
     for (const precision of MATMUL_PRECISIONS) {
       for (const shape of DECODER) {
         const problem = decoderProblem(...shape, precision);
-        const bytes = plannedWorkspace(genuine, device, problem);
-        assert.ok(bytes !== null, `${device}, ${precision}, ${JSON.stringify(shape)}`);
-        assert.ok(bytes <= problem.workspaceBytes);
+        const [plan] = describedPlans(genuine, device, problem);
+        assert.ok(plan, `${device}, ${precision}, ${JSON.stringify(shape)}`);
+        assert.ok(plan.workspaceBytes <= problem.workspaceBytes);
+      }
+    }
+  }
+});
+
+test("NVIDIA's cuDNN has several plans for each, of which every one is found again", {
+  skip,
+}, () => {
+  if (typeof genuine === "string") return;
+  for (const device of ["A100", "H200", "RTX 5090"] as const) {
+    for (const shape of DECODER) {
+      const problem = decoderProblem(...shape, "bfloat16");
+      const plans = describedPlans(genuine, device, problem, { most: 4 });
+      assert.equal(plans.length, 4);
+      assert.deepEqual(plans.slice(0, 1), describedPlans(genuine, device, problem));
+      for (const [index, plan] of plans.entries()) {
+        assert.ok(index === 0 || plan.suggestion > plans[index - 1]!.suggestion);
+        const { suggestion } = plan;
+        assert.deepEqual(describedPlans(genuine, device, problem, { most: 4, suggestion }), [plan]);
       }
     }
   }
@@ -71,11 +95,13 @@ test("NVIDIA's cuDNN compiles attention for described devices", { skip }, () => 
       env: { ...process.env, LD_LIBRARY_PATH: `${folder}:${LD_LIBRARY_PATH}` },
       encoding: "utf8",
     });
-    const devices = Object.entries<Record<string, number | null>>(JSON.parse(text));
+    const devices = Object.entries<Record<string, DescribedPlan[]>>(JSON.parse(text));
     assert.equal(devices.length, 3);
     for (const [device, found] of devices) {
-      for (const [problem, bytes] of Object.entries(found)) {
-        assert.ok(bytes !== null && bytes <= 2 ** 25, `${device}, ${problem}: ${bytes}`);
+      for (const [problem, plans] of Object.entries(found)) {
+        const isFew = plans.length === 1 || plans.length === 2;
+        assert.ok(isFew, `${device}, ${problem}: ${plans.length}`);
+        assert.ok(plans.every(({ workspaceBytes }) => workspaceBytes <= 2 ** 25));
       }
     }
   } finally {

@@ -3,7 +3,11 @@
 import type { CudnnCalls } from "../../src/backends/cuda/cudnn_calls.ts";
 import { CudnnDescriptors } from "../../src/backends/cuda/cudnn_descriptors.ts";
 import { describeOperation } from "../../src/backends/cuda/cudnn_operations.ts";
-import { choosePlan } from "../../src/backends/cuda/cudnn_plan.ts";
+import {
+  type CudnnPlan,
+  fittingPlans,
+  type WantedPlans,
+} from "../../src/backends/cuda/cudnn_plan.ts";
 import { CUDNN_ATTRIBUTE, CUDNN_DESCRIPTOR } from "../../src/backends/cuda/cudnn_symbols.ts";
 import { type DnnProblem, problemText } from "../../src/backends/cuda/dnn_problem.ts";
 
@@ -49,12 +53,16 @@ function description(name: DeviceName): string {
   });
 }
 
-/** Bytes of workspace of the plan that is chosen for a device, or null where there is none. */
-export function plannedWorkspace(
+/** What is known of plans for a device, without the plans themselves. */
+export type DescribedPlan = Omit<CudnnPlan, "plan">;
+
+/** Plans for a device; the library's first one by default. */
+export function describedPlans(
   calls: CudnnCalls,
   device: DeviceName,
   problem: DnnProblem,
-): number | null {
+  wanted: WantedPlans = { most: 1 },
+): DescribedPlan[] {
   const descriptors = new CudnnDescriptors(calls, `plan ${problemText(problem)}`);
   try {
     const deviceProperties = descriptors.make(CUDNN_DESCRIPTOR.deviceProperties);
@@ -66,7 +74,8 @@ export function plannedWorkspace(
     descriptors.finalize(deviceProperties);
     const operation = describeOperation(descriptors, problem);
     const target = { kind: "described", deviceProperties } as const;
-    return choosePlan(calls, descriptors, target, operation, problem)?.workspaceBytes ?? null;
+    const plans = fittingPlans({ calls, descriptors, target }, operation, problem, wanted);
+    return plans.map(({ workspaceBytes, suggestion }) => ({ workspaceBytes, suggestion }));
   } finally {
     descriptors.free();
   }

@@ -1,6 +1,15 @@
 /** Problems for cuDNN: attention and convolutions of pictures whose pixels lie close together. */
 
+import type { TimedDevice } from "../../src/backends/cuda/algorithm_choice.ts";
 import type { AttentionProblem, ConvolutionProblem } from "../../src/backends/cuda/dnn_problem.ts";
+
+/** A device on which nothing is timed. */
+export const UNTIMED: TimedDevice = {
+  name: "untimed",
+  capability: 90,
+  measureFrom: Infinity,
+  milliseconds: () => 0,
+};
 
 const WORKSPACE_BYTES = 2 ** 25;
 

@@ -44,6 +44,8 @@ const SETTINGS = {
   fastestAlgorithm: 19,
   failEvent: 20,
   failCompiler: 21,
+  operationMicroseconds: 22,
+  fastestEngine: 23,
 } as const;
 const COUNTS = {
   allocations: 0,
@@ -57,6 +59,9 @@ const COUNTS = {
   operations: 8,
   heuristics: 9,
   lastAlgorithm: 10,
+  lastEngine: 11,
+  plansMade: 12,
+  livePlans: 13,
 } as const;
 
 /** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, cuBLASLt 13.1.1 and cuDNN 9.20.0. */
@@ -83,6 +88,8 @@ const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   fastestAlgorithm: 0,
   failEvent: 0,
   failCompiler: 0,
+  operationMicroseconds: 0,
+  fastestEngine: 0,
 };
 
 /** A built stand-in. */

@@ -5,7 +5,13 @@
 
 import { HalftoneError } from "../../errors.ts";
 import { addressOf } from "../../runtime/foreign.ts";
-import { fastestOf, rememberedChoice } from "./algorithm_choice.ts";
+import {
+  choiceKey,
+  fastestOf,
+  millisecondsOfRuns,
+  RememberedChoices,
+  type TimedDevice,
+} from "./algorithm_choice.ts";
 import { CublasLtCalls } from "./cublas_lt_calls.ts";
 import { type Algorithm, MatmulDescriptors } from "./cublas_lt_descriptors.ts";
 import { CUBLAS_STATUS } from "./cublas_lt_symbols.ts";
@@ -26,17 +32,12 @@ const FLOAT8_CAPABILITY = 89;
 /** The first version that knows one scale for each row of both operands, which it refuses before Hopper. */
 const ROW_SCALES_VERSION = 120900;
 
+const CHOICES = new RememberedChoices<Algorithm>();
+
 /** The device that products run on. */
-export interface ProductDevice {
-  readonly name: string;
-  /** Compute capability, such as 90. */
-  readonly capability: number;
+export interface ProductDevice extends TimedDevice {
   /** The stream of products. */
   readonly compute: number;
-  /** Multiplications from which a product's algorithms are timed. */
-  readonly measureFrom: number;
-  /** Milliseconds that the device takes for what `enqueue` puts into the stream. */
-  milliseconds(enqueue: () => void): number;
   /** Device memory that begins as `bytes`, after what `enqueue` puts into the stream for its address. */
   after(bytes: Uint8Array, enqueue: (address: number) => void): Uint8Array;
   /** Told of products that the library should do and does not. */
@@ -164,19 +165,14 @@ export class CublasLt implements MatmulLibrary {
   /** The library's first choice, or of a large product the fastest; null where it has none. */
   #algorithm(product: Product, addresses: MatmulAddresses): Algorithm | null {
     const { problem, descriptors } = product;
-    const { name, capability, measureFrom } = this.#device;
     const candidates = () => this.#candidates(descriptors, problem);
     const { m, n, k, batch } = problem;
-    if (m * n * k * (batch?.count ?? 1) < measureFrom) return candidates()[0] ?? null;
-    const key = JSON.stringify([name, capability, this.calls.version, problem]);
-    return rememberedChoice(
-      key,
-      () =>
-        fastestOf(
-          candidates(),
-          (algorithm, runs) => this.#milliseconds({ ...product, algorithm }, addresses, runs),
-        ),
-    );
+    const multiplications = m * n * k * (batch?.count ?? 1);
+    if (multiplications < this.#device.measureFrom) return candidates()[0] ?? null;
+    const time = (algorithm: Algorithm, runs: number) =>
+      this.#milliseconds({ ...product, algorithm }, addresses, runs);
+    const key = choiceKey(this.#device, this.calls.version, problem);
+    return CHOICES.choose(key, () => fastestOf(candidates(), time));
   }
 
   /** Milliseconds of some runs; null where the library does not run it after all. */
@@ -185,14 +181,10 @@ export class CublasLt implements MatmulLibrary {
     addresses: MatmulAddresses,
     runs: number,
   ): number | null {
-    let isRun = true;
-    const taken = this.#device.milliseconds(() => {
-      for (let run = 0; run < runs && isRun; run++) {
-        const status = this.#multiply(product, addresses, this.#device.compute);
-        isRun = this.calls.allows(status, MULTIPLY, doing(product.problem));
-      }
+    return millisecondsOfRuns(this.#device, runs, () => {
+      const status = this.#multiply(product, addresses, this.#device.compute);
+      return this.calls.allows(status, MULTIPLY, doing(product.problem));
     });
-    return isRun ? taken : null;
   }
 
   /** Puts a product into a stream. */

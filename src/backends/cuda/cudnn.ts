@@ -5,15 +5,23 @@
 
 import { HalftoneError } from "../../errors.ts";
 import { addressOf } from "../../runtime/foreign.ts";
+import {
+  choiceKey,
+  fastestOf,
+  millisecondsOfRuns,
+  RememberedChoices,
+  type TimedDevice,
+} from "./algorithm_choice.ts";
 import { CudnnCalls } from "./cudnn_calls.ts";
 import { CudnnDescriptors } from "./cudnn_descriptors.ts";
 import { describeOperation, SCALE_ID } from "./cudnn_operations.ts";
-import { choosePlan, type CudnnPlan } from "./cudnn_plan.ts";
+import { type CudnnPlan, fittingPlans } from "./cudnn_plan.ts";
 import { CUDNN_ATTRIBUTE, CUDNN_DESCRIPTOR, CUDNN_TYPE } from "./cudnn_symbols.ts";
 import {
   type DnnAddresses,
   type DnnLibrary,
   type DnnProblem,
+  multiplications,
   type PreparedDnn,
   problemText,
 } from "./dnn_problem.ts";
@@ -24,9 +32,17 @@ const LEAST_VERSION = 90000;
 /** The first version whose operation of attention is supported, as NVIDIA's own front end has it. */
 export const ATTENTION_VERSION = 91301;
 
+/** Plans of a large problem that are timed; each may have to be compiled. */
+const CANDIDATES = 4;
+
+/** Suggestions of the library that were the fastest. */
+const CHOICES = new RememberedChoices<number>();
+const EXECUTE = "cudnnBackendExecute";
+
 interface CudnnOperation extends PreparedDnn {
   readonly descriptors: CudnnDescriptors;
-  readonly plan: CudnnPlan;
+  /** What it may be executed by; all but the fastest are given back before it first runs. */
+  plans: readonly CudnnPlan[];
   /** Attention's scale, which is read where it lies. */
   readonly scale: Float32Array<ArrayBuffer>;
 }
@@ -38,12 +54,14 @@ export class Cudnn implements DnnLibrary {
   /** Why there was none of an attention that was asked for: its code does not compile, or there is no engine. */
   attentionFault: string | null = null;
   readonly #handle: number;
+  readonly #device: TimedDevice;
   readonly #prepared = new Map<string, CudnnOperation | null>();
   #stream = 0;
 
   /** Throws `backend_unavailable` for an old version, `backend_failed` when it does not start. */
-  constructor(calls: CudnnCalls) {
+  constructor(calls: CudnnCalls, device: TimedDevice) {
     this.calls = calls;
+    this.#device = device;
     this.hasAttention = calls.version >= ATTENTION_VERSION;
     if (calls.version < LEAST_VERSION) {
       throw new HalftoneError("backend_unavailable", "Cannot use this cuDNN: it is too old", {
@@ -56,8 +74,8 @@ export class Cudnn implements DnnLibrary {
   }
 
   /** The first library that opens and starts; a string says why none does. */
-  static open(libraries: readonly string[]): Cudnn | string {
-    return openFirst(libraries, (library) => new Cudnn(new CudnnCalls(library)));
+  static open(libraries: readonly string[], device: TimedDevice): Cudnn | string {
+    return openFirst(libraries, (library) => new Cudnn(new CudnnCalls(library), device));
   }
 
   /** Such as "cuDNN 9.20.0". */
@@ -84,10 +102,10 @@ export class Cudnn implements DnnLibrary {
       const operation = describeOperation(descriptors, problem);
       const target = { kind: "handle", handle: this.#handle } as const;
       let fault = "no engine";
-      const plan = choosePlan(calls, descriptors, target, operation, problem, (error) => {
-        fault = error.message;
-      });
-      if (plan) return { problem, descriptors, plan, scale, isWarm: false };
+      const onFault = (error: HalftoneError) => void (fault = error.message);
+      const making = { calls, descriptors, target, onFault };
+      const plans = fittingPlans(making, operation, problem, this.#wanted(problem));
+      if (plans.length > 0) return { problem, descriptors, plans, scale, isWarm: false };
       if (problem.kind === "attention") this.attentionFault = fault;
     } catch (error) {
       descriptors.free();
@@ -98,19 +116,49 @@ export class Cudnn implements DnnLibrary {
     return null;
   }
 
-  /** Puts an operation into a stream. */
+  /** The library's first choice, or of a large problem some to be timed, or what was the fastest before. */
+  #wanted(problem: DnnProblem) {
+    if (multiplications(problem) < this.#device.measureFrom) return { most: 1 };
+    return { most: CANDIDATES, suggestion: CHOICES.known(this.#keyOf(problem)) ?? undefined };
+  }
+
+  #keyOf(problem: DnnProblem): string {
+    return choiceKey(this.#device, this.calls.version, problem);
+  }
+
+  /** Puts an operation into a stream; before its first run it is put there for each of its plans, to time them. */
   enqueue(prepared: PreparedDnn, addresses: DnnAddresses, stream: number): void {
-    const { plan } = prepared as CudnnOperation;
-    const doing = `run ${problemText(prepared.problem)}`;
+    const operation = prepared as CudnnOperation;
+    const doing = running(prepared.problem);
     this.#use(stream);
     const descriptors = new CudnnDescriptors(this.calls, doing);
     try {
-      const pack = this.#pack(descriptors, prepared as CudnnOperation, addresses);
-      this.calls.run("cudnnBackendExecute", doing, this.#handle, plan.plan, pack);
+      const pack = this.#pack(descriptors, operation, addresses);
+      if (operation.plans.length > 1) this.#choose(operation, pack);
+      this.calls.run(EXECUTE, doing, this.#handle, operation.plans[0]!.plan, pack);
     } finally {
       descriptors.free();
     }
     prepared.isWarm = true;
+  }
+
+  /** Keeps the fastest of an operation's plans. */
+  #choose(operation: CudnnOperation, pack: number): void {
+    const { plans, problem, descriptors } = operation;
+    const doing = running(problem);
+    const time = ({ plan }: CudnnPlan, runs: number) =>
+      millisecondsOfRuns(
+        this.#device,
+        runs,
+        () => this.calls.isSupported(EXECUTE, doing, this.#handle, plan, pack),
+      );
+    const key = this.#keyOf(problem);
+    const chosen = CHOICES.choose(key, () => fastestOf(plans, time)?.suggestion ?? null);
+    const kept = plans.find(({ suggestion }) => suggestion === chosen) ?? plans[0]!;
+    operation.plans = [kept];
+    for (const { plan } of plans) {
+      if (plan !== kept.plan) descriptors.drop(plan);
+    }
   }
 
   /** What an execution reads and writes. */
@@ -144,6 +192,11 @@ export class Cudnn implements DnnLibrary {
     this.#prepared.clear();
     this.calls.try("cudnnDestroy", this.#handle);
   }
+}
+
+/** For errors. */
+function running(problem: DnnProblem): string {
+  return `run ${problemText(problem)}`;
 }
 
 /** A descriptor that is refused for what it asks is none that the library can do. */

@@ -97,6 +97,12 @@ export class CudnnDescriptors {
     this.#calls.run("cudnnBackendFinalize", this.doing, descriptor);
   }
 
+  /** Gives one back that nothing refers to. */
+  drop(descriptor: number): void {
+    this.#made.splice(this.#made.lastIndexOf(descriptor), 1);
+    this.#calls.try("cudnnBackendDestroyDescriptor", descriptor);
+  }
+
   /** Gives all back, the last first. */
   free(): void {
     for (const descriptor of this.#made.splice(0).reverse()) {

@@ -1,4 +1,4 @@
-/** Chooses how cuDNN executes an operation: the first of its suggestions that keeps numbers as they are meant. */
+/** How cuDNN may execute an operation: the first of its suggestions that keep numbers as they are meant. */
 
 import type { HalftoneError } from "../../errors.ts";
 import type { CudnnDescriptors } from "./cudnn_descriptors.ts";
@@ -23,28 +23,64 @@ export type CudnnTarget =
 export interface CudnnPlan {
   readonly plan: number;
   readonly workspaceBytes: number;
+  /** Which of the library's suggestions it is made of; the same one for the same device, version and problem. */
+  readonly suggestion: number;
 }
 
-/** A plan within the problem's workspace, or null when the library has none. */
-export function choosePlan(
-  calls: CudnnCalls,
-  descriptors: CudnnDescriptors,
-  target: CudnnTarget,
+/** What makes plans, and who is told of code that does not compile here. */
+export interface PlanMaking {
+  readonly calls: CudnnCalls;
+  readonly descriptors: CudnnDescriptors;
+  readonly target: CudnnTarget;
+  readonly onFault?: (fault: HalftoneError) => void;
+}
+
+/** How many plans are wanted, and whether one suggestion is known to be the best. */
+export interface WantedPlans {
+  readonly most: number;
+  readonly suggestion?: number | undefined;
+}
+
+/**
+ * Plans within the problem's workspace, the library's first choice first: some of what is fast, or one of what works in
+ * any case; none where the library has none. Each may have to be compiled.
+ */
+export function fittingPlans(
+  making: PlanMaking,
   operation: number,
   problem: DnnProblem,
-  onFault?: (fault: HalftoneError) => void,
-): CudnnPlan | null {
-  const graph = describeGraph(descriptors, target, operation);
-  const making = { calls, descriptors, target, onFault };
-  for (const mode of [CUDNN_HEURISTIC_MODE.a, CUDNN_HEURISTIC_MODE.fallback]) {
-    for (const config of suggestions(making, graph, mode)) {
-      if (!keepsNumbers(descriptors, config, problem)) continue;
-      const plan = makePlan(making, config);
-      const bytes = plan === null ? Infinity : workspaceOf(descriptors, plan);
-      if (bytes <= problem.workspaceBytes) return { plan: plan!, workspaceBytes: bytes };
-    }
+  { most, suggestion }: WantedPlans,
+): CudnnPlan[] {
+  const graph = describeGraph(making.descriptors, making.target, operation);
+  const { a, fallback } = CUDNN_HEURISTIC_MODE;
+  const configs = suggestions(making, graph, a);
+  const known = suggestion === undefined ? [] : plansOf(making, configs, problem, 1, suggestion);
+  if (known.length > 0) return known;
+  const fast = plansOf(making, configs, problem, most);
+  return fast.length > 0 ? fast : plansOf(making, suggestions(making, graph, fallback), problem, 1);
+}
+
+/** Plans of suggestions, or of one of them, that keep numbers and fit. */
+function plansOf(
+  making: PlanMaking,
+  configs: readonly number[],
+  problem: DnnProblem,
+  most: number,
+  only?: number,
+): CudnnPlan[] {
+  const { descriptors } = making;
+  const plans: CudnnPlan[] = [];
+  for (const [suggestion, config] of configs.entries()) {
+    if (plans.length === most) break;
+    if (only !== undefined && suggestion !== only) continue;
+    if (!keepsNumbers(descriptors, config, problem)) continue;
+    const plan = makePlan(making, config);
+    if (plan === null) continue;
+    const workspaceBytes = workspaceOf(descriptors, plan);
+    if (workspaceBytes <= problem.workspaceBytes) plans.push({ plan, workspaceBytes, suggestion });
+    else descriptors.drop(plan);
   }
-  return null;
+  return plans;
 }
 
 function workspaceOf(descriptors: CudnnDescriptors, plan: number): number {
@@ -119,14 +155,6 @@ function keepsNumbers(
   return notes.subarray(0, count).every((note) =>
     note === CUDNN_NOTE.strictNanPropagation || (note === CUDNN_NOTE.tensorCore && !isExact)
   );
-}
-
-/** What makes plans, and who is told of code that does not compile here. */
-interface PlanMaking {
-  readonly calls: CudnnCalls;
-  readonly descriptors: CudnnDescriptors;
-  readonly target: CudnnTarget;
-  readonly onFault: ((fault: HalftoneError) => void) | undefined;
 }
 
 /** Null where the engine turns out not to fit, or its code does not compile here. */

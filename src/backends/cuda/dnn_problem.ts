@@ -56,7 +56,7 @@ export interface DnnAddresses {
 /** A problem made ready, to be launched any number of times. */
 export interface PreparedDnn {
   readonly problem: DnnProblem;
-  /** Whether it ran before; the first run may load code, which no capture should meet. */
+  /** Whether it ran before; the first run may load code and time engines, which no capture should meet. */
   isWarm: boolean;
 }
 
@@ -66,6 +66,16 @@ export interface DnnLibrary {
   readonly hasAttention: boolean;
   /** The problem made ready, or null where the library cannot do it. */
   prepare(problem: DnnProblem): PreparedDnn | null;
+}
+
+/** How many numbers are multiplied by another. */
+export function multiplications(problem: DnnProblem): number {
+  if (problem.kind === "attention") {
+    const { heads, size, queries, keys } = problem;
+    return 2 * heads * size * queries * keys;
+  }
+  const { x, y, kernel } = problem;
+  return y.height * y.width * y.channels * x.channels * kernel ** 2;
 }
 
 /** For errors. */

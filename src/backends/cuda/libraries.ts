@@ -21,8 +21,8 @@ export interface LibraryOptions {
   /** cuBLASLt's library, or false to do without; by default the first of `cublasLtLibraries` that starts. */
   readonly cublasLtLibrary?: string | false;
   /**
-   * Multiplications from which a product's algorithms are timed when a plan is compiled, once in a process; 2 ** 32 by
-   * default, Infinity for never: then cuBLASLt's first choice is taken.
+   * Multiplications from which the algorithms of a product, an attention or a convolution are timed when a plan is
+   * compiled, once in a process; 2 ** 32 by default, Infinity for never: then the library's first choice is taken.
    */
   readonly measureProductsFrom?: number;
   /** cuDNN's library, or false to do without; by default the first of `cudnnLibraries` that starts. */
@@ -75,7 +75,7 @@ export async function openLibraries(
   try {
     const cudnn = await openLibrary("cudnn", options.cudnnLibrary, options, {
       find: cudnnLibraries,
-      open: Cudnn.open,
+      open: (libraries) => Cudnn.open(libraries, products),
     });
     if (cudnn) (await compilerParts(cudnn.calls.library)).forEach(preloadLibrary);
     warnOfAttention(cudnn, options);
