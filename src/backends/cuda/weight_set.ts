@@ -133,7 +133,7 @@ export class CudaWeightSet implements WeightSet {
     if (this.#offsets.has(weight.name)) return;
     const layout: UnitLayout = unitLayout(weight);
     const place = this.#region + this.#end;
-    const unit = this.isResident ? new Uint8Array(layout.bytes) : null;
+    const unit = this.isResident ? scratch.take(layout.bytes) : null; // not cleared
     await readUnit(weight, source, () => {
       this.#device.checkOpen(); // else there is no pinned memory any more
       return unit ?? bytesAt(place, layout.bytes);
