@@ -8,7 +8,7 @@
  *         [--rows step,attention,...] [--formats bfloat16,bitsandbytes:nf4,...] [--precision bfloat16]
  *         [--offload-mib 2048] [--decoder-width 128] [--text-scale 1] [--load-folder FOLDER] [--python PYTHON]
  *         [--torch-device cuda] [--torch-modes eager,compiled] [--minutes N] [--row-minutes N]
- *         [--driver LIBRARY] [--cublas-lt LIBRARY] [--cudnn LIBRARY] [--name NAME]
+ *         [--driver LIBRARY] [--cublas-lt LIBRARY] [--cudnn LIBRARY] [--name NAME] [--results FOLDER]
  *
  * The first step is the measure of the others. Weights of the formats are random codes made in memory.
  * With --load-folder a bfloat16 checkpoint (24 GB at full size) is written there unless it is there, and loading
@@ -17,10 +17,11 @@
  *
  * Rows come by their importance. With --minutes no row starts after so many; with --row-minutes a row that takes
  * longer is stopped. A row that fails says why, and the next has a process of its own. Prints one JSON object; with
- * --name it also goes to bench/results/NAME.json, after every row, so that a run which is cut off loses one row at
- * most. Where there is no device it says so and ends.
+ * --name it also goes to NAME.json in bench/results or another folder, after every row, so that a run which is cut off
+ * loses one row at most. Where there is no device it says so and ends.
  */
 
+import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -39,6 +40,7 @@ const { values } = parseArgs({
     minutes: { type: "string", default: "Infinity" },
     "row-minutes": { type: "string" },
     name: { type: "string" },
+    results: { type: "string", default: fileURLToPath(new URL("./results", import.meta.url)) },
     // The process that measures: rows are asked for by number.
     serve: { type: "boolean", default: false },
   },
@@ -46,16 +48,15 @@ const { values } = parseArgs({
 const rows = cudaRows(values);
 
 /** Options that say where things are here. */
-const OF_THIS_MACHINE = ["driver", "cublas-lt", "cudnn", "python", "name", "serve"];
+const OF_THIS_MACHINE = ["driver", "cublas-lt", "cudnn", "python", "name", "results", "serve"];
 
 async function measureAll(device: string): Promise<void> {
   const settings = Object.fromEntries(
     Object.entries(values).filter(([name]) => !OF_THIS_MACHINE.includes(name)),
   );
   const head = { machine: thisMachine(), device, config: configOf(values), settings };
-  const { name, minutes, "row-minutes": rowMinutes } = values;
-  const file = new URL(`./results/${name}.json`, import.meta.url);
-  const log = new RowLog(head, rows, name === undefined ? null : fileURLToPath(file));
+  const { name, results, minutes, "row-minutes": rowMinutes } = values;
+  const log = new RowLog(head, rows, name === undefined ? null : join(results, `${name}.json`));
   const runtime = runtimeName() === "deno" ? ["run", "-A", "--no-check"] : [];
   const words = [fileURLToPath(import.meta.url), ...process.argv.slice(2), "--serve"];
   await runRows(rows.length, {

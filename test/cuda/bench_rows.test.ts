@@ -2,6 +2,9 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -90,15 +93,23 @@ test("the command measures every row asked for, and one that fails takes no othe
   }
 });
 
-test("with no time left the command says of every row that it was not started", { skip }, () => {
-  if (typeof standIn === "string") return;
-  const { rows } = run(standIn.library, { minutes: "0" });
-  const reasons = new Set(rows.map(({ failed }: Named) => failed));
-  assert.deepEqual([rows.length, [...reasons]], [
-    NAMES.length,
-    ["not started: the time was used up"],
-  ]);
-});
+test(
+  "with no time left the command says so of every row, and keeps that in its file",
+  { skip },
+  () => {
+    if (typeof standIn === "string") return;
+    const folder = mkdtempSync(join(tmpdir(), "halftone-bench-"));
+    const found = run(standIn.library, { minutes: "0", name: "found", results: folder });
+    assert.deepEqual(JSON.parse(readFileSync(join(folder, "found.json"), "utf8")), found);
+    rmSync(folder, { recursive: true });
+    const { rows } = found;
+    const reasons = new Set(rows.map(({ failed }: Named) => failed));
+    assert.deepEqual([rows.length, [...reasons]], [
+      NAMES.length,
+      ["not started: the time was used up"],
+    ]);
+  },
+);
 
 interface Named {
   readonly kind: string;
