@@ -14,7 +14,7 @@ export interface Row {
 /** What was found of a row, or why nothing was. */
 export type Outcome = { readonly failed?: string; readonly seconds?: { readonly step?: number } };
 
-const CUT_OFF = "not started: the run was cut off";
+const CUT_OFF = "not measured: the run was cut off";
 
 /** What is known of all rows so far; those to come are there with the reason why they would be missing. */
 export class RowLog {

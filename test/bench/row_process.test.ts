@@ -80,7 +80,7 @@ test("the file has every row after each, with the reason of those that are to co
     const rows = kinds.map(([kind, name]) => ({ kind, name, measure }));
     const log = new RowLog({ device: "one" }, rows, path);
     const read = () => JSON.parse(readFileSync(path, "utf8"));
-    const failed = "not started: the run was cut off";
+    const failed = "not measured: the run was cut off";
     await log.record(0, { seconds: { step: 2 } });
     assert.deepEqual(read(), {
       device: "one",
