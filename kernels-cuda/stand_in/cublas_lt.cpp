@@ -304,7 +304,7 @@ void multiply_floats(const Product& product, const Addresses& at, float alpha, f
       for (uint64_t row = 0; row < m; row++) sums[row] += line[row] * x;
       if (!is_split || i != k / 2) continue;
       for (float& sum : sums) {
-        uint16_t part;
+        float part;  // room for any
         store_float(sum, &part, dtype, 0);
         sum = load_float(&part, dtype, 0);
       }

@@ -6,9 +6,10 @@
 //! The host makes the rule from the method's scales; src/quantization/encode_rule.ts is the other half.
 
 use crate::cast::Cast;
+use crate::cells::Cells;
 use crate::numbers::*;
 use crate::pack::pack;
-use crate::ranges::CHUNK;
+use crate::ranges::{self, CHUNK};
 
 /// Words as the host writes them.
 #[repr(C)]
@@ -104,6 +105,21 @@ pub unsafe fn run(rule: &Rule, input: *const u8, out: *mut u8) -> bool {
     }
 }
 
+/// The same with factors that are found first, and written where the rule says.
+pub unsafe fn normalize(rule: &Rule, input: *const u8, ends: *mut f32, least: f32, out: *mut u8) -> bool {
+    let groups = 1 + rule.count.saturating_sub(rule.head).div_ceil(rule.group);
+    let (low, high) = (ends, ends.add(groups));
+    if !ranges::run(input, rule.dtype, rule.count, rule.head, rule.group, low, high) {
+        return false;
+    }
+    for group in 0..groups {
+        let magnitude = (*high.add(group)).abs().max((*low.add(group)).abs());
+        *high.add(group) = magnitude;
+        *low.add(group) = 1.0 / magnitude.max(least);
+    }
+    run(rule, input, out)
+}
+
 unsafe fn run_with<const R: u32, const DIVIDES: bool>(
     rule: &Rule,
     input: *const u8,
@@ -136,7 +152,10 @@ unsafe fn run_with<const R: u32, const DIVIDES: bool>(
             let float = SmallFloat::<3, false>::of(rule);
             run_coder(rule, input, out, |four, group| bytes_of(four, |x| float.code(x, y(x, group))))
         }
-        _ => run_coder(rule, input, out, |four, group| bytes_of(four, |x| levels(rule, y(x, group)))),
+        _ => match Cells::of(&rule.bounds, &rule.order) {
+            Some(cells) => run_coder(rule, input, out, |four, group| cells.codes(four.map(|x| y(x, group)))),
+            None => run_coder(rule, input, out, |four, group| bytes_of(four, |x| levels(rule, y(x, group)))),
+        },
     }
 }
 

@@ -16,6 +16,7 @@ mod blocks_iq4;
 mod blocks_k;
 mod bytes;
 mod cast;
+mod cells;
 mod encode;
 mod fused;
 mod hqq;
@@ -51,6 +52,20 @@ pub unsafe extern "C" fn ranges(
 #[no_mangle]
 pub unsafe extern "C" fn encode(rule: *const encode::Rule, input: *const u8, out: *mut u8) -> u32 {
     u32::from(encode::run(&*rule, input, out))
+}
+
+/// Codes of a run, packed, of values times the reciprocal of their group's largest magnitude, which counts as `least`
+/// at least; 1 when all values are finite, else 0. `ends` is for two numbers a group: the rule's factors lie there
+/// first, then the magnitudes.
+#[no_mangle]
+pub unsafe extern "C" fn normalize(
+    rule: *const encode::Rule,
+    input: *const u8,
+    ends: *mut f32,
+    least: f32,
+    out: *mut u8,
+) -> u32 {
+    u32::from(encode::normalize(&*rule, input, ends, least, out))
 }
 
 /// Blocks of GGUF; 1 when all values are finite and in the range of float16 scales, else 0.

@@ -1,5 +1,7 @@
 //! Codes, one per byte, into a dense little-endian bit stream.
 
+use core::arch::wasm32::*;
+
 /// Packs `count` codes; nothing behind the last byte changes.
 pub unsafe fn pack(codes: *const u8, count: usize, bits: u32, out: *mut u8) {
     if bits == 8 {
@@ -7,7 +9,8 @@ pub unsafe fn pack(codes: *const u8, count: usize, bits: u32, out: *mut u8) {
     }
     let bytes = bits as usize;
     let end = (count * bytes).div_ceil(8);
-    for i in (0..count).step_by(8) {
+    let packed = if bits == 4 { pack_nibbles(codes, count, out) } else { 0 };
+    for i in (packed..count).step_by(8) {
         let eight = (codes.add(i) as *const u64).read_unaligned();
         let kept = if count - i < 8 { eight & ((1u64 << (8 * (count - i))) - 1) } else { eight };
         let (joined, at) = (join(kept, bits), i / 8 * bytes);
@@ -18,6 +21,19 @@ pub unsafe fn pack(codes: *const u8, count: usize, bits: u32, out: *mut u8) {
             core::ptr::copy_nonoverlapping(rest.as_ptr(), out.add(at), bytes.min(end - at));
         }
     }
+}
+
+/// Pairs of codes of four bits, 32 at a time; gives how many it did.
+unsafe fn pack_nibbles(codes: *const u8, count: usize, out: *mut u8) -> usize {
+    let pairs = |at: usize| {
+        let sixteen = v128_load(codes.add(at) as *const v128);
+        v128_and(v128_or(sixteen, u16x8_shr(sixteen, 4)), u16x8_splat(0xff))
+    };
+    let whole = count & !31;
+    for i in (0..whole).step_by(32) {
+        v128_store(out.add(i / 2) as *mut v128, u8x16_narrow_i16x8(pairs(i), pairs(i + 16)));
+    }
+    whole
 }
 
 /// Eight codes of one byte each, joined to eight codes of `bits` bits.

@@ -18,8 +18,7 @@ import {
   fourBitTable,
   type FourBitType,
 } from "./bitsandbytes_tables.ts";
-import type { EncodeRule } from "./encode_rule.ts";
-import { encodeGroups, groupRanges, magnitudes, mapGroups } from "./groups.ts";
+import { encodeGroups, normalizeGroups } from "./groups.ts";
 import type { Pause } from "./pause.ts";
 import type { QuantizedLayout, QuantizedTensor, ScaleData } from "./quantized_tensor.ts";
 
@@ -53,7 +52,7 @@ export function fourBitLayout(options: FourBitOptions): QuantizedLayout {
   };
 }
 
-/** Quantizes a dense matrix; NaN or infinity throws `non_finite_weight` naming `name`. */
+/** Quantizes a dense matrix, blocks times a reciprocal, but a short last block by division; NaN or infinity throws `non_finite_weight` naming `name`. */
 export async function quantizeFourBit(
   name: string,
   dense: HostTensor,
@@ -62,15 +61,16 @@ export async function quantizeFourBit(
 ): Promise<QuantizedTensor> {
   const [rows, columns] = dense.shape;
   const { blockSize: groupSize } = options;
-  const absmax = magnitudes(await groupRanges(name, dense, groupSize, pause));
+  const code = { kind: "levels", ...fourBitGrid(options.quantType) } as const;
+  const normalization = { groupSize, bits: 4, least: SMALLEST_ABSMAX, code };
+  const { magnitudes: absmax, codes } = await normalizeGroups(name, dense, normalization, pause);
   const last = absmax.length - 1;
   const isShort = dense.size % groupSize !== 0;
   if (isShort) absmax[last] = Math.max(absmax[last], SMALLEST_ABSMAX);
-  const rule = blockRule(options, "multiply", absmax);
-  const codes = await encodeGroups(name, dense, { groupSize, bits: 4, rule }, pause);
   if (isShort) {
     const tail = tailOf(dense, last * groupSize);
-    const rule = blockRule(options, "divide", absmax.subarray(last));
+    const factor = absmax.subarray(last);
+    const rule = { rounding: "float32", operation: "divide", factor, code } as const;
     const ends = await encodeGroups(name, tail, { groupSize, bits: 4, rule }, pause);
     codes.set(ends, last * groupSize / 2);
   }
@@ -82,18 +82,6 @@ export async function quantizeFourBit(
 
 function floatScale(absmax: Float32Array): ScaleData {
   return { kind: "float", values: HostTensor.fromFloat32(absmax) };
-}
-
-/** Brings blocks to [-1, 1]: times a reciprocal, but a short last block by division. */
-function blockRule(
-  { quantType }: FourBitOptions,
-  operation: EncodeRule["operation"],
-  absmax: Float32Array,
-): EncodeRule {
-  const divisors = mapGroups(absmax, (size) => Math.max(size, SMALLEST_ABSMAX));
-  const factor = operation === "divide" ? divisors : mapGroups(divisors, (size) => 1 / size);
-  const code = { kind: "levels", ...fourBitGrid(quantType) } as const;
-  return { rounding: "float32", operation, factor, code };
 }
 
 /** The elements from `begin` on. */

@@ -2,7 +2,7 @@
 
 import { HalftoneError } from "../errors.ts";
 import type { HostTensor } from "../tensor/host_tensor.ts";
-import type { EncodeRule } from "./encode_rule.ts";
+import type { EncodeRule, LevelCodes } from "./encode_rule.ts";
 import { checkFinite, floatSlices } from "./float_slices.ts";
 import { groupsOf, PIECE, placeCount, placesOf } from "./kernel_job.ts";
 import { jobValues, runKernels } from "./kernel_runs.ts";
@@ -77,6 +77,43 @@ export interface EncodeOptions extends ReadOptions {
   readonly groupSize: number;
   readonly bits: number;
   readonly rule: EncodeRule;
+}
+
+/** How groups are brought to [-1, 1], and what becomes of that. */
+export interface NormalizeOptions {
+  /** A divisor of `PIECE`. */
+  readonly groupSize: number;
+  readonly bits: number;
+  /** What magnitudes count as at least. */
+  readonly least: number;
+  readonly code: LevelCodes;
+}
+
+/** The largest magnitudes of groups, and the codes of values over them. */
+export interface NormalizedCodes {
+  readonly magnitudes: Float32Array;
+  /** Packed, perhaps in shared memory. */
+  readonly codes: Uint8Array;
+}
+
+/** Codes of values times the reciprocal of their group's largest magnitude; throws `non_finite_weight` naming `name`. */
+export async function normalizeGroups(
+  name: string,
+  dense: HostTensor,
+  options: NormalizeOptions,
+  pause: Pause,
+): Promise<NormalizedCodes> {
+  if (PIECE % options.groupSize !== 0) {
+    throw new RangeError(`groups of ${options.groupSize} do not divide pieces`);
+  }
+  const groups = Math.ceil(dense.size / options.groupSize);
+  const result = await runKernels({
+    dense,
+    job: { kind: "normalize", values: jobValues(dense), groups, ...options },
+    refuse: () => refuse(name, dense),
+  }, pause);
+  const magnitudes = new Float32Array(result.buffer, result.byteOffset, groups).slice();
+  return { magnitudes, codes: result.subarray(4 * groups) };
 }
 
 /** The codes of a matrix, packed, perhaps in shared memory; throws `non_finite_weight` naming `name`. */

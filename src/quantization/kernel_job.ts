@@ -1,6 +1,6 @@
 /** What the kernels that quantize do with a matrix, piece by piece. */
 
-import type { EncodeRule, FloatType } from "./encode_rule.ts";
+import type { EncodeRule, FloatType, LevelCodes } from "./encode_rule.ts";
 import type { GgufQuantType } from "./gguf_quantizers.ts";
 import { ggufTypeInfo } from "./gguf_types.ts";
 import { packedBytes } from "./codes.ts";
@@ -34,6 +34,21 @@ export interface EncodeJob {
   readonly bits: number;
 }
 
+/**
+ * Largest magnitudes of the groups, as float32, then the packed codes of values times the reciprocals of these, which
+ * count as `least` at least. No piece begins within a group.
+ */
+export interface NormalizeJob {
+  readonly kind: "normalize";
+  readonly values: JobValues;
+  readonly groupSize: number;
+  /** Of the whole matrix. */
+  readonly groups: number;
+  readonly least: number;
+  readonly code: LevelCodes;
+  readonly bits: number;
+}
+
 /** Blocks of GGUF. */
 export interface BlocksJob {
   readonly kind: "blocks";
@@ -61,7 +76,7 @@ export interface HqqJob {
 export const HQQ_POWER: number = 0.7 - 1;
 
 /** A job; plain data that workers can be sent. */
-export type KernelJob = RangesJob | EncodeJob | BlocksJob | HqqJob;
+export type KernelJob = RangesJob | EncodeJob | NormalizeJob | BlocksJob | HqqJob;
 
 /** Whoever does jobs: the WebAssembly module, or TypeScript where there is none. */
 export interface QuantizeKernels {
@@ -108,6 +123,8 @@ export function resultBytes(job: KernelJob, size: number): number {
       return 8 * placeCount(job.groupSize, size);
     case "encode":
       return packedBytes(size, job.bits);
+    case "normalize":
+      return 4 * job.groups + packedBytes(size, job.bits);
     case "blocks": {
       const { elements, bytes } = ggufTypeInfo(job.type);
       return size / elements * bytes;

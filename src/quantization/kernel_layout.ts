@@ -7,6 +7,7 @@ import {
   type HqqJob,
   type JobValues,
   type KernelJob,
+  type NormalizeJob,
   PIECE,
   valueBytes,
 } from "./kernel_job.ts";
@@ -22,6 +23,7 @@ const RULE_BYTES = 4 * RULE_WORDS + 4 * 16 + 16;
 const [COUNT, HEAD] = [5, 6];
 /** The same of a turn, whose order kernels-quantize/src/hqq.rs has. */
 const TURN_COUNT = 1;
+const NO_NUMBERS = new Float32Array(0);
 /** Kernels may read a little behind their values. */
 const SLACK = 64;
 
@@ -37,6 +39,8 @@ export interface JobLayout {
   readonly input: number;
   readonly output: number;
   readonly rule: number;
+  /** For the ends of a piece's groups, the least and then the largest, where values are normalized by them. */
+  readonly ends: number;
   /** The numbers of a piece's groups: factors, shifts, biases, zeros. */
   readonly numbers: readonly (PlacedNumbers | undefined)[];
   /** Behind all of it. */
@@ -56,15 +60,16 @@ export function layOut(job: KernelJob, start: number, inPlace: boolean): JobLayo
   const results = inPlace ? 0 : 4 * PIECE; // no value takes more
   const output = reserve(Math.max(results, job.kind === "ranges" ? 8 * groups : 0));
   const rule = reserve(RULE_BYTES);
+  const ends = job.kind === "normalize" ? reserve(8 * groups) : 0;
   const numbers = numbersOf(job).map((values) => {
     return values && { address: reserve(4 * groups), values };
   });
-  return { input, output, rule, numbers, end };
+  return { input, output, rule, ends, numbers, end };
 }
 
 /** What differs from piece to piece. */
 export function putPiece(
-  { kind }: EncodeJob | HqqJob,
+  { kind }: EncodeJob | NormalizeJob | HqqJob,
   { rule }: JobLayout,
   { count, head }: { readonly count: number; readonly head: number },
   { words }: MemoryViews,
@@ -93,14 +98,28 @@ function numbersOfRule({ factor, code }: EncodeRule): (Float32Array | undefined)
 }
 
 /** Writes the rule or the turn of a job. */
-export function putRule(job: KernelJob, { rule, numbers }: JobLayout, views: MemoryViews): void {
+export function putRule(
+  job: KernelJob,
+  { rule, ends, numbers }: JobLayout,
+  views: MemoryViews,
+): void {
   const addresses = numbers.map((part) => part?.address ?? 0);
+  if (job.kind === "normalize") {
+    const made = { rounding: "float32", operation: "multiply", factor: NO_NUMBERS } as const;
+    // The kernel writes factors over the least ends.
+    return putEncodeRule(
+      { ...job, rule: { ...made, code: job.code } },
+      rule,
+      [ends, 0, 0, 0],
+      views,
+    );
+  }
   if (job.kind === "encode") putEncodeRule(job, rule, addresses, views);
   if (job.kind === "hqq") putTurn(job, rule, addresses, views);
 }
 
 function putEncodeRule(
-  { rule, groupSize, bits, values }: EncodeJob,
+  { rule, groupSize, bits, values }: Omit<EncodeJob, "kind">,
   address: number,
   numbers: readonly number[],
   { bytes, words: allWords, floats: allFloats }: MemoryViews,

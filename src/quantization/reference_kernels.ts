@@ -13,6 +13,7 @@ import {
   groupsOf,
   type KernelJob,
   LARGEST_BLOCK_VALUE,
+  type NormalizeJob,
   placesOf,
   type QuantizeKernels,
   type RangesJob,
@@ -38,6 +39,9 @@ function write(job: KernelJob, start: number, values: Float32Array, result: Uint
       return true;
     case "encode":
       result.set(encode(job, start, values), start / 8 * job.bits);
+      return true;
+    case "normalize":
+      normalize(job, start, values, result);
       return true;
     case "blocks":
       return blocks(job, start, values, result);
@@ -72,6 +76,19 @@ function encode(job: EncodeJob, start: number, values: Float32Array): Uint8Array
     }
   });
   return packCodes(codes, job.bits);
+}
+
+function normalize(job: NormalizeJob, start: number, values: Float32Array, result: Uint8Array) {
+  const { groupSize, least, code, bits } = job;
+  const magnitudes = new Float32Array(result.buffer, result.byteOffset, job.groups);
+  const factor = new Float32Array(job.groups);
+  forEachGroup(start, values.length, groupSize, (group, begin, end) => {
+    magnitudes[group] = Math.max(...values.subarray(begin, end).map(Math.abs));
+    factor[group] = 1 / Math.max(magnitudes[group], Math.fround(least));
+  });
+  const rule = { rounding: "float32", operation: "multiply", factor, code } as const;
+  const codes = encode({ ...job, kind: "encode", rule }, start, values);
+  result.set(codes, 4 * job.groups + start / 8 * bits);
 }
 
 function scaled({ rounding, operation, factor, code }: EncodeRule, group: number, value: number) {

@@ -12,6 +12,7 @@ import {
   type GroupsOfRun,
   type HqqJob,
   type KernelJob,
+  type NormalizeJob,
   placesOf,
   type QuantizeKernels,
   type RangesJob,
@@ -40,6 +41,7 @@ export interface QuantizeExports {
     largest: number,
   ): number;
   encode(rule: number, input: number, out: number): number;
+  normalize(rule: number, input: number, ends: number, least: number, out: number): number;
   blocks(kind: number, input: number, dtype: number, count: number, out: number): number;
   hqq(turn: number, input: number, errors: number): number;
   split(
@@ -178,6 +180,8 @@ class WasmKernels implements QuantizeKernels {
         return this.#ranges(job, start, count, input, result);
       case "encode":
         return this.#encode(job, start, count, input, result);
+      case "normalize":
+        return this.#normalize(job, start, count, input, result);
       case "blocks":
         return this.#blocks(job, start, count, input, result);
       case "hqq":
@@ -207,6 +211,20 @@ class WasmKernels implements QuantizeKernels {
     return this.#write(result, start / 8 * job.bits, packedBytes(count, job.bits), (out) => {
       return this.#exports.encode(this.#layout.rule, input, out);
     });
+  }
+
+  #normalize(job: NormalizeJob, start: number, count: number, input: number, result: Uint8Array) {
+    const { rule, ends } = this.#layout;
+    const groups = groupsOf(job.groupSize, start, count);
+    putPiece(job, this.#layout, { count, head: groups.head }, this.#views);
+    const at = 4 * job.groups + start / 8 * job.bits;
+    const isFinite = this.#write(result, at, packedBytes(count, job.bits), (out) => {
+      return this.#exports.normalize(rule, input, ends, job.least, out);
+    });
+    const largest = ends / 4 + groups.count;
+    const magnitudes = new Float32Array(result.buffer, result.byteOffset, job.groups);
+    magnitudes.set(this.#views.floats.subarray(largest, largest + groups.count), groups.first);
+    return isFinite;
   }
 
   #blocks(

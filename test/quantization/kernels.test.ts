@@ -129,6 +129,47 @@ test("groups that several pieces share have the range of all of them, and the fi
   }
 });
 
+test("values over their group's largest magnitude have the codes of the reference", () => {
+  for (const dtype of DTYPES) {
+    for (const quantType of ["nf4", "fp4"] as const) {
+      for (const [groupSize, start] of [[64, 0], [64, 192], [4096, 4096]] as const) {
+        const code = { kind: "levels", ...fourBitGrid(quantType) } as const;
+        const groups = Math.ceil((start + 5000) / groupSize);
+        const size = { groupSize, groups, least: 1e-38, bits: 4 } as const;
+        const job: KernelJob = { kind: "normalize", values: { dtype }, ...size, code };
+        for (const name of Object.keys(INPUTS)) {
+          assertSameResults(job, INPUTS[name](5000), `${name} ${dtype} ${quantType}`, start);
+        }
+      }
+    }
+  }
+});
+
+test("values at the bounds between levels, and next to them, have the codes of the reference", () => {
+  for (const quantType of ["nf4", "fp4"] as const) {
+    const { bounds, order } = fourBitGrid(quantType);
+    const values = Float32Array.from(
+      [...bounds].flatMap((bound) => {
+        const bits = new Int32Array(Float32Array.of(bound).buffer)[0]!;
+        const near = Int32Array.from([-2, -1, 0, 1, 2], (step) => bits + step);
+        return [...new Float32Array(near.buffer)];
+      }).filter(Number.isFinite).concat([0, -0, 1, -1, 1.5, -1.5, 3e38, -3e38, 1e-45]),
+    );
+    const factor = Float32Array.of(1);
+    const code = { kind: "levels", bounds, order } as const;
+    const rule = { rounding: "float32", operation: "multiply", factor, code } as const;
+    const groupSize = values.length;
+    const job: KernelJob = {
+      kind: "encode",
+      values: { dtype: "float32" },
+      groupSize,
+      rule,
+      bits: 4,
+    };
+    assertSameResults(job, values, quantType);
+  }
+});
+
 const RULES: Readonly<Record<string, CodeRule>> = {
   int8: integerCodes(-128, 127),
   int4: integerCodes(-8, 7, { nanIsZero: false }),
