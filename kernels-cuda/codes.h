@@ -89,8 +89,9 @@ struct EndCodesParameters {
   int32_t columns, sums_stride, first_row;
 };
 
+// A zero point that is no number comes with a scale that is none.
 DEVICE float corrected(int32_t sum, float zero, int32_t weight_sum) {
-  return (float)(sum - (int32_t)zero * weight_sum);
+  return (float)(sum - (zero == zero ? (int32_t)zero : 0) * weight_sum);
 }
 DEVICE float corrected(float sum, float, int32_t) { return sum; }
 

@@ -65,6 +65,7 @@ DEVICE void store_words(const uint32_t words[4], void* to) {
       : "l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
       : "memory");
 #else
+  if ((uintptr_t)to % 16 != 0) stand_in::fault("sixteen bytes are stored at a misaligned address");
   memcpy(to, words, 16);
 #endif
 }

@@ -2,13 +2,15 @@
 // fibers on one thread of the host (stand_in/fibers.cpp), so a kernel's source is the same on both sides.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #define DEVICE inline
-// One grid runs at a time (run_grid holds a lock), so these need not belong to a thread.
+// One grid runs at a time (run_grid holds a lock), so these need not belong to a thread. The linker gathers them
+// (build.sh), and they are NaN when a block starts.
 #define SHARED static
 #define UNROLL _Pragma("GCC unroll 16")
 #define KERNEL(name, threads, Parameters)                                                        \
@@ -31,16 +33,22 @@ struct Registration {
   unsigned threads;
   size_t parameter_bytes;
   void (*run)(const void*);
+  mutable std::atomic<int64_t> launches{0};
   const Registration* next;
   Registration(const char* name, unsigned threads, size_t parameter_bytes, void (*run)(const void*));
 };
 const Registration* find_kernel(const char* name);
 
-// Runs all blocks of a grid, one after another.
-void run_grid(const Registration& kernel, Index3 grid, unsigned threads, const void* parameters);
+// Runs all blocks of a grid, one after another, and their threads in an order that tests choose (THREAD_ORDER).
+// Gives what a device would not have forgiven, or null.
+const char* run_grid(const Registration& kernel, Index3 grid, unsigned threads, const void* parameters);
 
-// A word of each thread of the caller's warp, exchanged: gives what `lane` holds.
-uint32_t exchange(uint32_t word, unsigned lane);
+// The first thing that a grid did wrong; the text must stay.
+void fault(const char* text);
+bool has_fault();
+
+// A word of each thread of the caller's warp, exchanged: gives what `lane` holds. All lanes must take part.
+uint32_t exchange(unsigned mask, uint32_t word, unsigned lane);
 
 }  // namespace stand_in
 
@@ -54,9 +62,9 @@ inline To reinterpreted(From from) {
   return to;
 }
 
-inline float __shfl_xor_sync(unsigned, float value, int mask) {
+inline float __shfl_xor_sync(unsigned lanes, float value, int mask) {
   unsigned lane = (threadIdx.x % 32) ^ (unsigned)mask;
-  return reinterpreted<float>(stand_in::exchange(reinterpreted<uint32_t>(value), lane));
+  return reinterpreted<float>(stand_in::exchange(lanes, reinterpreted<uint32_t>(value), lane));
 }
 
 // The build forbids contraction, so these round each on their own, as the device's do.
@@ -68,7 +76,7 @@ inline int32_t __dp4a(int32_t a, int32_t b, int32_t sum) {
   return sum;
 }
 
-// Blocks run one after another, so this needs no lock.
+// One thread runs at a time, so this needs no lock.
 inline int32_t atomicCAS(int32_t* address, int32_t expected, int32_t value) {
   int32_t found = *address;
   if (found == expected) *address = value;

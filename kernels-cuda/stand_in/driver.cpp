@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -207,10 +208,13 @@ int ready() {
 int run_kernel(const Registration* kernel, Index3 grid, unsigned threads,
                const std::vector<char>& parameters) {
   counts[LAUNCHES]++;
+  kernel->launches++;
   if (fails(FAIL_EXECUTION)) return ILLEGAL_ADDRESS;
   // A device that does nothing, for the backend's own test of it.
-  if (!settings[MISCALCULATE]) stand_in::run_grid(*kernel, grid, threads, parameters.data());
-  return SUCCESS;
+  if (settings[MISCALCULATE]) return SUCCESS;
+  const char* fault = stand_in::run_grid(*kernel, grid, threads, parameters.data());
+  if (fault) std::fprintf(stderr, "stand-in: kernel %s: %s\n", kernel->name, fault);
+  return fault ? LAUNCH_FAILED : SUCCESS;
 }
 
 }  // namespace
@@ -223,6 +227,10 @@ bool stand_in::enqueue(uint64_t handle, std::function<int()> work) {
 
 EXPORT void halftone_stand_in_set(int setting, int64_t value) { settings[setting] = value; }
 EXPORT int64_t halftone_stand_in_count(int count) { return counts[count]; }
+EXPORT int64_t halftone_stand_in_launches(const char* name) {
+  const Registration* kernel = stand_in::find_kernel(name);
+  return kernel ? (int64_t)kernel->launches : 0;
+}
 
 EXPORT int cuInit(unsigned) {
   if (settings[DEVICE_COUNT] == 0) return NO_DEVICE;

@@ -1,12 +1,17 @@
-// Runs the threads of a block as fibers of the calling thread: each has a stack, and a barrier hands over to the
-// next one until all have arrived.
+// Runs the threads of a block as fibers of the calling thread: each has a stack, and runs until it waits for others.
+// Warps run as far ahead of each other as barriers let them, blocks one after another, in order, in reverse or
+// shuffled: what no barrier orders comes out differently.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <mutex>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #include "cuda_syntax.h"
+#include "driver.h"
 
 #ifndef __x86_64__
 #include <ucontext.h>
@@ -98,11 +103,21 @@ struct Barrier {
   }
 };
 
+struct Fiber {
+  Context context;
+  unsigned place;  // in the order
+  const Barrier* barrier;
+  unsigned round;  // of the barrier that it waits for
+  bool has_returned;
+
+  bool can_run() const { return !has_returned && !(barrier && barrier->round == round); }
+};
+
 struct Block {
-  std::vector<Context> fibers;
+  std::vector<Fiber> fibers;
   std::vector<char*> stacks;
-  std::vector<unsigned> next;  // a ring of the fibers that still run
-  unsigned current = 0, previous = 0, running = 0;
+  std::vector<unsigned> order;
+  unsigned current = 0, running = 0;
   Context host;
   Barrier all;
   std::vector<Barrier> warps;
@@ -110,7 +125,9 @@ struct Block {
   void (*run)(const void*) = nullptr;
   const void* parameters = nullptr;
 
-  void prepare(unsigned threads);
+  void begin(unsigned threads);
+  void prepare();
+  int next() const;
   void go_on();
   void finish();
   void wait(Barrier& barrier);
@@ -121,13 +138,40 @@ struct Block {
 
 Block block;
 std::mutex one_grid;
+const char* first_fault = nullptr;
+
+// What kernels call shared, of all of them; the linker's script in build.sh gathers it.
+extern "C" __attribute__((visibility("hidden"))) char halftone_shared_begin[], halftone_shared_end[];
+
+// In what order things run: as they are numbered, the other way round, or shuffled by a seed.
+struct Shuffle {
+  int64_t kind = settings[THREAD_ORDER];
+  std::minstd_rand random{(unsigned)kind};
+
+  std::vector<unsigned> operator()(unsigned count) {
+    std::vector<unsigned> all(count);
+    std::iota(all.begin(), all.end(), 0);
+    if (kind == 1) std::reverse(all.begin(), all.end());
+    if (kind > 1) std::shuffle(all.begin(), all.end(), random);
+    return all;
+  }
+  // Warps, and the lanes of each.
+  std::vector<unsigned> threads(unsigned count) {
+    std::vector<unsigned> all;
+    for (unsigned warp : (*this)(count / WARP)) {
+      for (unsigned lane : (*this)(WARP)) all.push_back(warp * WARP + lane);
+    }
+    return all;
+  }
+};
 
 void fiber_main() {
   block.run(block.parameters);
   block.finish();
 }
 
-void Block::prepare(unsigned threads) {
+// For grids whose blocks have so many threads, whole warps of them.
+void Block::begin(unsigned threads) {
   while (stacks.size() < threads) {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void* stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -135,48 +179,69 @@ void Block::prepare(unsigned threads) {
     stacks.push_back(static_cast<char*>(stack));
   }
   fibers.resize(threads);
-  next.resize(threads);
   for (std::vector<uint32_t>& half : words) half.resize(threads);
-  warps.assign((threads + WARP - 1) / WARP, Barrier());
+}
+
+void Block::prepare() {
+  unsigned threads = (unsigned)fibers.size();
+  warps.assign(threads / WARP, Barrier());
   all = Barrier();
   all.members = running = threads;
   for (unsigned i = 0; i < threads; i++) {
     char* end = stacks[i] + STACK_BYTES - i % STAGGERED * STACK_STAGGER;
-    fibers[i].prepare(end, fiber_main);
-    next[i] = (i + 1) % threads;
+    fibers[i].context.prepare(end, fiber_main);
+    fibers[i].barrier = nullptr;
+    fibers[i].has_returned = false;
+    fibers[order[i]].place = i;
     warps[i / WARP].members++;
   }
-  current = 0;
-  previous = threads - 1;
+  current = order.front();
+  std::memset(halftone_shared_begin, 0xff, halftone_shared_end - halftone_shared_begin);  // NaN
 }
 
-// Hands over to the next fiber; comes back when it is this one's turn again.
+// Who can run, of the same warp if possible; -1 for nobody.
+int Block::next() const {
+  unsigned place = fibers[current].place, first = place / WARP * WARP;
+  for (unsigned i = 1; i < WARP; i++) {
+    unsigned candidate = order[first + (place + i) % WARP];
+    if (fibers[candidate].can_run()) return (int)candidate;
+  }
+  for (unsigned i = WARP; i < order.size(); i++) {
+    unsigned candidate = order[(first + i) % order.size()];
+    if (fibers[candidate].can_run()) return (int)candidate;
+  }
+  return -1;
+}
+
+// Hands over to another fiber; comes back when it is this one's turn again.
 void Block::go_on() {
-  unsigned self = current;
-  previous = self;
-  current = next[self];
-  if (current == self) return;
-  threadIdx.x = current;
-  switch_context(fibers[self], fibers[current]);
+  Context& self = fibers[current].context;
+  int found = next();
+  if (found < 0) {
+    if (running > 0) fault("threads wait for each other");
+    switch_context(self, host);
+  }
+  current = threadIdx.x = (unsigned)found;
+  switch_context(self, fibers[current].context);
 }
 
 void Block::finish() {
-  unsigned self = current;
+  Barrier& warp = warps[current / WARP];
+  if (all.arrived > 0) fault("a thread returned while others wait for it at a barrier");
+  if (warp.arrived > 0) fault("a thread returned while others of its warp wait for it");
   all.leave();
-  warps[self / WARP].leave();
-  if (--running == 0) {
-    switch_context(fibers[self], host);
-  }
-  next[previous] = next[self];
-  current = next[self];
-  threadIdx.x = current;
-  switch_context(fibers[self], fibers[current]);
+  warp.leave();
+  running--;
+  fibers[current].has_returned = true;
+  go_on();
 }
 
 void Block::wait(Barrier& barrier) {
-  unsigned round = barrier.round;
+  Fiber& self = fibers[current];
+  self.barrier = &barrier;
+  self.round = barrier.round;
   barrier.arrive();
-  while (barrier.round == round) go_on();
+  if (!self.can_run()) go_on();
 }
 
 }  // namespace
@@ -194,25 +259,33 @@ const Registration* find_kernel(const char* name) {
   return nullptr;
 }
 
-void run_grid(const Registration& kernel, Index3 grid, unsigned threads, const void* parameters) {
+void fault(const char* text) {
+  if (!first_fault) first_fault = text;
+}
+bool has_fault() { return first_fault != nullptr; }
+
+const char* run_grid(const Registration& kernel, Index3 grid, unsigned threads, const void* parameters) {
   std::lock_guard<std::mutex> lock(one_grid);
+  first_fault = nullptr;
   block.run = kernel.run;
   block.parameters = parameters;
-  for (unsigned z = 0; z < grid.z; z++) {
-    for (unsigned y = 0; y < grid.y; y++) {
-      for (unsigned x = 0; x < grid.x; x++) {
-        block.prepare(threads);
-        blockIdx = {x, y, z};
-        threadIdx = {0, 0, 0};
-        switch_context(block.host, block.fibers[0]);
-      }
-    }
+  block.begin(threads);
+  Shuffle shuffle;
+  for (unsigned index : shuffle(grid.x * grid.y * grid.z)) {
+    block.order = shuffle.threads(threads);
+    block.prepare();
+    blockIdx = {index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y};
+    threadIdx = {block.current, 0, 0};
+    switch_context(block.host, block.fibers[block.current].context);
   }
+  return first_fault;
 }
 
-uint32_t exchange(uint32_t word, unsigned lane) {
+uint32_t exchange(unsigned mask, uint32_t word, unsigned lane) {
   unsigned self = block.current, first = self / WARP * WARP;
   Barrier& warp = block.warps[self / WARP];
+  if (mask != 0xffffffff) fault("an exchange without all of a warp, which the stand-in does not know");
+  if (warp.members < WARP) fault("an exchange with threads that have returned");
   // Two places take turns: nobody of the warp is two exchanges ahead, so none is written while it is read.
   std::vector<uint32_t>& words = block.words[warp.round % 2];
   words[self] = word;
@@ -222,4 +295,8 @@ uint32_t exchange(uint32_t word, unsigned lane) {
 
 }  // namespace stand_in
 
-void __syncthreads() { stand_in::block.wait(stand_in::block.all); }
+void __syncthreads() {
+  stand_in::Block& block = stand_in::block;
+  if (block.running < block.fibers.size()) stand_in::fault("a barrier after threads have returned");
+  block.wait(block.all);
+}

@@ -1,10 +1,11 @@
 /** The numbers of cuDNN's interface beside its own header, where a wheel has brought it along. */
 
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { test } from "node:test";
 import * as symbols from "../../src/backends/cuda/cudnn_symbols.ts";
 import { cudnnLibraries } from "../../src/backends/cuda/library_paths.ts";
+import { Header, headerFolder } from "./header.ts";
 
 const header = (await cudnnLibraries())
   .map((library) => library.replace(/lib\/[^/]*$/, "include/cudnn_graph.h"))
@@ -94,10 +95,18 @@ const EXPECTED: Readonly<Record<string, number>> = {
   CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC: attribute.attentionForward.scale,
 };
 
+const types = await headerFolder("driver_types.h");
+const skipTypes = skip || types === null && "no header of CUDA's types is installed";
+test("cuDNN's functions are called as its header declares them", { skip: skipTypes }, () => {
+  const declarations = new Header([header!, `${types}/driver_types.h`]);
+  for (const [name, signature] of Object.entries(symbols.CUDNN_SYMBOLS)) {
+    const declared = JSON.stringify(declarations.signatures(name));
+    assert.ok(declarations.declares(name, signature), `${name}: ${declared}`);
+  }
+});
+
 test("every number of cuDNN's interface is the header's, and none is left out", { skip }, () => {
-  const text = readFileSync(header!, "utf8");
-  const entries = text.matchAll(/\b(CUDNN_\w+)(?:\s+CUDNN_DEPRECATED_ENUM)?\s*=\s*(\d+)/g);
-  const found = new Map([...entries].map(([, name, value]) => [name, Number(value)]));
+  const found = new Header([header!]).numbers();
   for (const [name, value] of Object.entries(EXPECTED)) assert.equal(found.get(name), value, name);
   const ours = [CUDNN_DESCRIPTOR, CUDNN_TYPE, ...Object.values(attribute)]
     .flatMap((numbers) => Object.values<number>(numbers));

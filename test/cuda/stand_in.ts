@@ -15,8 +15,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import type { KernelName } from "../../src/backends/cuda/kernel_names.ts";
 import { type ErrorCode, HalftoneError } from "../../src/errors.ts";
-import { openLibrary } from "../../src/runtime/foreign.ts";
+import { addressOf, openLibrary } from "../../src/runtime/foreign.ts";
 
 const SOURCES = fileURLToPath(new URL("../../kernels-cuda/", import.meta.url));
 
@@ -46,6 +47,7 @@ const SETTINGS = {
   failCompiler: 21,
   operationMicroseconds: 22,
   fastestEngine: 23,
+  threadOrder: 24,
 } as const;
 const COUNTS = {
   allocations: 0,
@@ -63,6 +65,9 @@ const COUNTS = {
   plansMade: 12,
   livePlans: 13,
 } as const;
+
+/** Values of `threadOrder`: threads and blocks as they are numbered, the other way round, by a seed. */
+export const THREAD_ORDERS = { numbered: 0, reversed: 1, shuffled: 2 } as const;
 
 /** What a fresh stand-in is: one device with 8 GiB under CUDA 12.8, cuBLASLt 13.1.1 and cuDNN 9.20.0. */
 const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
@@ -90,6 +95,7 @@ const DEFAULTS: Readonly<Record<keyof typeof SETTINGS, number>> = {
   failCompiler: 0,
   operationMicroseconds: 0,
   fastestEngine: 0,
+  threadOrder: 0,
 };
 
 /** A built stand-in. */
@@ -107,6 +113,8 @@ export interface StandIn {
   reset(): void;
   /** What is alive, and how many kernels ran. */
   count(what: keyof typeof COUNTS): number;
+  /** How often a kernel ran. */
+  launchesOf(kernel: KernelName): number;
   /** Throws when anything is alive. */
   assertNothingHeld(): void;
 }
@@ -176,6 +184,7 @@ function control(library: string): StandIn {
   const functions = openLibrary(library, {
     halftone_stand_in_set: { parameters: ["i32", "u64"], result: "void" },
     halftone_stand_in_count: { parameters: ["i32"], result: "u64" },
+    halftone_stand_in_launches: { parameters: ["u64"], result: "u64" },
   });
   const set: StandIn["set"] = (settings) => {
     for (const [name, value] of Object.entries(settings)) {
@@ -189,6 +198,8 @@ function control(library: string): StandIn {
     set,
     reset: () => set(DEFAULTS),
     count,
+    launchesOf: (kernel) =>
+      functions.halftone_stand_in_launches(addressOf(new TextEncoder().encode(`${kernel}\0`))),
     assertNothingHeld: () =>
       assert.deepEqual((["allocations", "bytes", "objects"] as const).map(count), [0, 0, 0]),
   };

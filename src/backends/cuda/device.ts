@@ -3,16 +3,18 @@
 import { HalftoneError } from "../../errors.ts";
 import { addressOf, bytesAt } from "../../runtime/foreign.ts";
 import { type MemoryKind, MemoryLedger } from "../memory_ledger.ts";
-import { CUDA, type Driver, unavailable } from "./driver.ts";
+import { type Driver, unavailable } from "./driver.ts";
+import {
+  ATTRIBUTE,
+  CAPTURE_MODE,
+  CUDA,
+  EVENT_FLAG,
+  POOL_ATTRIBUTE,
+  STREAM_FLAG,
+} from "./driver_symbols.ts";
 
 /** Bytes of each half of the pinned memory that copies pass through. */
 const STAGE_BYTES = 4 * 1024 * 1024;
-const ATTRIBUTE = { capabilityMajor: 75, capabilityMinor: 76, memoryPools: 115 } as const;
-const POOL_RELEASE_THRESHOLD = 4;
-/** Streams and events: no implicit order with others' work, no timing. */
-const NON_BLOCKING = 1;
-const DISABLE_TIMING = 2;
-const RELAXED_CAPTURE = 2;
 /** Queries of an event before the thread does other things between them. */
 const QUICK_QUERIES = 50;
 
@@ -53,7 +55,7 @@ export class CudaDevice {
       this.use();
       this.#pool = this.#preparePool(device);
       for (let i = 0; i < 2; i++) {
-        made.push(driver.get("cuStreamCreate", "make a stream", NON_BLOCKING));
+        made.push(driver.get("cuStreamCreate", "make a stream", STREAM_FLAG.nonBlocking));
       }
     } catch (error) {
       for (const stream of made) driver.try("cuStreamDestroy_v2", stream);
@@ -163,7 +165,11 @@ export class CudaDevice {
 
   /** A new event; one that is timed notes when it is reached. */
   createEvent(isTimed = false): number {
-    const event = this.driver.get("cuEventCreate", "make an event", isTimed ? 0 : DISABLE_TIMING);
+    const event = this.driver.get(
+      "cuEventCreate",
+      "make an event",
+      isTimed ? 0 : EVENT_FLAG.disableTiming,
+    );
     this.#events.add(event);
     return event;
   }
@@ -198,7 +204,7 @@ export class CudaDevice {
   /** Records what `enqueue` puts into the compute stream as a graph that can be launched again and again. */
   capture(enqueue: () => void): number {
     const { driver } = this;
-    driver.run("cuStreamBeginCapture_v2", "capture a graph", this.compute, RELAXED_CAPTURE);
+    driver.run("cuStreamBeginCapture_v2", "capture a graph", this.compute, CAPTURE_MODE.relaxed);
     try {
       enqueue();
     } catch (error) {
@@ -281,7 +287,7 @@ export class CudaDevice {
       "cuMemPoolSetAttribute",
       doing,
       pool,
-      POOL_RELEASE_THRESHOLD,
+      POOL_ATTRIBUTE.releaseThreshold,
       addressOf(threshold),
     );
     return pool;

@@ -8,15 +8,16 @@ import {
   openLibrary,
   textAt,
 } from "../../runtime/foreign.ts";
-import { DRIVER_SYMBOLS, type DriverFunction, VERSION_SYMBOLS } from "./driver_symbols.ts";
+import {
+  CUDA,
+  DRIVER_SYMBOLS,
+  type DriverFunction,
+  LEAST_DRIVER,
+  VERSION_SYMBOLS,
+} from "./driver_symbols.ts";
 
 /** Where the driver is found by default. */
 export const DRIVER_LIBRARY = "libcuda.so.1";
-/** CUDA 12.0, the first driver that loads the kernels as they are built. */
-const LEAST_VERSION = 12000;
-
-/** Results that mean something to a caller. */
-export const CUDA = { success: 0, outOfMemory: 2, noDevice: 100, notReady: 600 } as const;
 
 /** A 64-bit word that the driver writes a handle, an address or a size to. */
 class OutputWord {
@@ -45,11 +46,11 @@ export class Driver {
     if (!hasForeignFunctions()) throw unavailable("this runtime calls no native libraries", {});
     const version = new OutputWord();
     openLibrary(library, VERSION_SYMBOLS).cuDriverGetVersion(version.address);
-    if (version.value < LEAST_VERSION) {
+    if (version.value < LEAST_DRIVER) {
       throw unavailable("the driver is too old", {
         file: library,
         found: versionText(version.value),
-        expected: `CUDA ${versionText(LEAST_VERSION)} or newer`,
+        expected: `CUDA ${versionText(LEAST_DRIVER)} or newer`,
         remedy: "Update NVIDIA's driver, or use --backend wasm",
       });
     }

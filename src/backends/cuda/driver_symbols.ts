@@ -58,5 +58,22 @@ export const DRIVER_SYMBOLS = {
   cuEventDestroy_v2: returnsResult("h"),
 } as const;
 
+/** CUDA 12.0, the first driver that loads the kernels as they are built. */
+export const LEAST_DRIVER = 12000;
+
+/** CUresult, as far as it means something to a caller. */
+export const CUDA = { success: 0, outOfMemory: 2, noDevice: 100, notReady: 600 } as const;
+/** CUdevice_attribute. */
+export const ATTRIBUTE = { capabilityMajor: 75, capabilityMinor: 76, memoryPools: 115 } as const;
+/** CUmemPool_attribute. */
+export const POOL_ATTRIBUTE = { releaseThreshold: 4 } as const;
+/** CUstream_flags and CUevent_flags: no implicit order with others' work, no timing. */
+export const STREAM_FLAG = { nonBlocking: 1 } as const;
+export const EVENT_FLAG = { disableTiming: 2 } as const;
+/** CUstreamCaptureMode. */
+export const CAPTURE_MODE = { relaxed: 2 } as const;
+/** Words of cuLaunchKernel's `extra`, each before an address: of the parameters, and of their size. */
+export const LAUNCH_PARAMETER = { end: 0, bufferPointer: 1, bufferSize: 2 } as const;
+
 /** A function of the driver. */
 export type DriverFunction = keyof typeof DRIVER_SYMBOLS;

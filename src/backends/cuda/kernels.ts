@@ -4,12 +4,10 @@ import { addressOf } from "../../runtime/foreign.ts";
 import type { KernelLaunch } from "./cuda_step.ts";
 import { versionText } from "./driver.ts";
 import type { CudaDevice } from "./device.ts";
+import { LAUNCH_PARAMETER } from "./driver_symbols.ts";
 import { loadImage } from "./kernel_images.ts";
 import { BLOCK_THREADS, KERNEL_NAMES, type KernelName } from "./kernel_names.ts";
 import { unavailable } from "./driver.ts";
-
-/** Words of cuLaunchKernel's `extra`: buffer pointer, its address, buffer size, the size's address, end. */
-const EXTRA = { bufferPointer: 1n, bufferSize: 2n, end: 0n } as const;
 
 /** A loaded module. */
 export class Kernels {
@@ -24,13 +22,9 @@ export class Kernels {
     this.#module = module;
     const functions = KERNEL_NAMES.map((name) => [name, functionOf(device, module, name)]);
     this.#functions = Object.fromEntries(functions);
-    this.#extra.set([
-      EXTRA.bufferPointer,
-      0n,
-      EXTRA.bufferSize,
-      BigInt(addressOf(this.#size)),
-      EXTRA.end,
-    ]);
+    const { bufferPointer, bufferSize, end } = LAUNCH_PARAMETER;
+    const extra = [bufferPointer, 0, bufferSize, addressOf(this.#size), end];
+    this.#extra.set(extra.map(BigInt));
   }
 
   /** Loads the build that fits the device. Throws `backend_unavailable` when none does. */
