@@ -227,6 +227,10 @@ bool stand_in::enqueue(uint64_t handle, std::function<int()> work) {
 
 EXPORT void halftone_stand_in_set(int setting, int64_t value) { settings[setting] = value; }
 EXPORT int64_t halftone_stand_in_count(int count) { return counts[count]; }
+EXPORT int64_t halftone_stand_in_parameter_bytes(const char* name) {
+  const Registration* kernel = stand_in::find_kernel(name);
+  return kernel ? (int64_t)kernel->parameter_bytes : 0;
+}
 EXPORT int64_t halftone_stand_in_launches(const char* name) {
   const Registration* kernel = stand_in::find_kernel(name);
   return kernel ? (int64_t)kernel->launches : 0;

@@ -15,10 +15,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import type { KernelName } from "../../src/backends/cuda/kernel_names.ts";
+import { KERNEL_NAMES, type KernelName } from "../../src/backends/cuda/kernel_names.ts";
 import { type ErrorCode, HalftoneError } from "../../src/errors.ts";
 import { addressOf, openLibrary } from "../../src/runtime/foreign.ts";
 
+/** Names as C has them. */
+const names = new Map(KERNEL_NAMES.map((name) => [name, new TextEncoder().encode(`${name}\0`)]));
 const SOURCES = fileURLToPath(new URL("../../kernels-cuda/", import.meta.url));
 
 /** What can be set; the numbers are those of kernels-cuda/stand_in/driver.h. */
@@ -113,6 +115,8 @@ export interface StandIn {
   reset(): void;
   /** What is alive, and how many kernels ran. */
   count(what: keyof typeof COUNTS): number;
+  /** The size of a kernel's parameters as the host's compiler lays them out. */
+  parameterBytesOf(kernel: KernelName): number;
   /** How often a kernel ran. */
   launchesOf(kernel: KernelName): number;
   /** Throws when anything is alive. */
@@ -184,6 +188,7 @@ function control(library: string): StandIn {
   const functions = openLibrary(library, {
     halftone_stand_in_set: { parameters: ["i32", "u64"], result: "void" },
     halftone_stand_in_count: { parameters: ["i32"], result: "u64" },
+    halftone_stand_in_parameter_bytes: { parameters: ["u64"], result: "u64" },
     halftone_stand_in_launches: { parameters: ["u64"], result: "u64" },
   });
   const set: StandIn["set"] = (settings) => {
@@ -192,14 +197,15 @@ function control(library: string): StandIn {
     }
   };
   const count: StandIn["count"] = (what) => functions.halftone_stand_in_count(COUNTS[what]);
+  const nameOf = (kernel: KernelName) => addressOf(names.get(kernel)!);
   return {
     library,
     libraries: { driverLibrary: library, cublasLtLibrary: library, cudnnLibrary: library },
     set,
     reset: () => set(DEFAULTS),
     count,
-    launchesOf: (kernel) =>
-      functions.halftone_stand_in_launches(addressOf(new TextEncoder().encode(`${kernel}\0`))),
+    parameterBytesOf: (kernel) => functions.halftone_stand_in_parameter_bytes(nameOf(kernel)),
+    launchesOf: (kernel) => functions.halftone_stand_in_launches(nameOf(kernel)),
     assertNothingHeld: () =>
       assert.deepEqual((["allocations", "bytes", "objects"] as const).map(count), [0, 0, 0]),
   };
