@@ -103,6 +103,9 @@ function registerAll(standIn: StandIn): void {
   });
 }
 
+/** Families that take long to make and whose kernels others take too. */
+const SLOW_FAMILIES: readonly string[] = ["large linear layers", "products of integer codes"];
+
 /** Cases by the backend that runs them. */
 function groups(): {
   readonly name: string;
@@ -111,7 +114,8 @@ function groups(): {
 }[] {
   const own = { cublasLtLibrary: false, cudnnLibrary: false } as const;
   const suite = () =>
-    Object.values(FAMILIES).flatMap((family) => family()).filter((one) => !lackedByCuda(one));
+    Object.entries(FAMILIES).filter(([name]) => !SLOW_FAMILIES.includes(name))
+      .flatMap(([, family]) => family()).filter((one) => !lackedByCuda(one));
   const codes = () => [...int8Cases(), ...llmInt8Cases()];
   return [
     { name: "by our own kernels", options: own, cases: () => [...suite(), ...codes()] },
