@@ -11,17 +11,32 @@ import { compare, type Comparison, type Contender, timed } from "../suite/measur
 import type { Section, SectionOptions } from "../suite/section.ts";
 import { FluxTransformer2DModel } from "../../src/models/flux_transformer.ts";
 import { openComponent } from "../../src/pipelines/component.ts";
-import { runtimeName, runtimeVersion } from "../../src/runtime/system.ts";
+import { parseQuantizeFlag } from "../../src/quantization/formats.ts";
+import { cpuCount, runtimeName, runtimeVersion } from "../../src/runtime/system.ts";
 
 /** A pair of FLUX.1's blocks with all that stands around them. */
 const CONFIG = fluxConfig(1, 1);
 const TINY_CONFIG = fluxConfig(1, 1, 2);
-const FORMS: readonly { name: string; quantize?: string; maxShardSize?: number }[] = [
+const FORMS: readonly Form[] = [
   { name: "bfloat16, sharded safetensors", maxShardSize: 300e6 },
+  {
+    name: "bfloat16 quantized to NF4 on the way",
+    maxShardSize: 300e6,
+    onTheWay: "bitsandbytes:nf4",
+  },
   { name: "NF4, safetensors", quantize: "bitsandbytes:nf4" },
   { name: "Q8_0, GGUF", quantize: "gguf:Q8_0" },
   { name: "Q4_0, GGUF", quantize: "gguf:Q4_0" },
 ];
+/** Files, and what is made of their weights. */
+interface Form {
+  readonly name: string;
+  readonly quantize?: string;
+  readonly maxShardSize?: number;
+  /** What weights are quantized to while they load, by a thread for each processor. */
+  readonly onTheWay?: string;
+}
+
 const CHUNK_BYTES = 16 * 2 ** 20;
 const CHUNK_SHIFT = 64;
 const PAGE_BYTES = 65536;
@@ -38,7 +53,7 @@ export const loading: Section = {
 };
 
 async function compared(
-  { name, quantize, maxShardSize }: typeof FORMS[number],
+  { name, quantize, maxShardSize, onTheWay }: Form,
   { models, rounds, tiny }: SectionOptions,
 ): Promise<Comparison> {
   const format = quantize?.replace(":", "-") ?? "bfloat16";
@@ -54,20 +69,23 @@ async function compared(
   const bytes = files.reduce((sum, file) => sum + statSync(file).size, 0);
   return await compare({
     name: `loading, ${name}`,
-    threads: 1,
+    threads: onTheWay === undefined ? 1 : cpuCount(),
     work: { amount: bytes, unit: "B" },
     rounds,
     subjects: ["halftone"],
     sameWork: false,
   }, [
-    { name: "halftone", open: () => Promise.resolve(loader(folder)) },
+    { name: "halftone", open: () => Promise.resolve(loader(folder, onTheWay)) },
     { name: "reading alone", open: () => Promise.resolve(reader(files)) },
     { name: "reading into fresh memory", open: () => Promise.resolve(freshReader(files, bytes)) },
   ]);
 }
 
 /** Opens the component, loads all its weights into WebAssembly memory, and closes it. */
-function loader(folder: string): Contender {
+function loader(folder: string, onTheWay?: string): Contender {
+  const quantizationConfig = onTheWay === undefined
+    ? undefined
+    : parseQuantizeFlag(onTheWay).config;
   return {
     name: "halftone",
     version: `${runtimeName()} ${runtimeVersion()}`,
@@ -76,7 +94,7 @@ function loader(folder: string): Contender {
         folder,
         "transformer",
         (config) => new FluxTransformer2DModel(config),
-        {},
+        { quantizationConfig },
       );
       const step = await OneStep.open(component, 16, {
         threads: 1,

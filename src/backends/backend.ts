@@ -33,6 +33,8 @@ export interface WeightSource {
     put: (bytes: Uint8Array, start: number) => void,
     scratch?: ScratchBytes,
   ): Promise<WeightRest | null>;
+  /** Whether reading a weight is work, of others than the caller's thread, so that it is worth beginning early. */
+  isMade?(weight: PlanWeight): boolean;
 }
 
 /** What a backend can hold. */

@@ -12,7 +12,6 @@ import { packedBytes } from "../quantization/codes.ts";
 import { groupCount } from "../quantization/layout_bytes.ts";
 import type { CodeValue, ScaleData, ScaleLayout } from "../quantization/quantized_tensor.ts";
 import { aligned } from "./alignment.ts";
-import type { ScratchBytes } from "../tensor/scratch_bytes.ts";
 import type { StoredWeight, WeightRest, WeightSource } from "./backend.ts";
 
 /** Element types the kernels of all backends read, by their number there. */
@@ -113,14 +112,13 @@ export async function readUnit(
   weight: PlanWeight,
   source: WeightSource,
   unit: () => Uint8Array,
-  scratch?: ScratchBytes,
 ): Promise<void> {
   const { data } = unitLayout(weight);
   const rest = isKeptAsItIs(weight) && source.stream
-    ? await source.stream(weight, (bytes, start) => unit().set(bytes, data + start), scratch)
+    ? await source.stream(weight, (bytes, start) => unit().set(bytes, data + start))
     : null;
   if (rest) writeRest(weight, rest, unit());
-  else writeUnit(weight, await source.read(weight, scratch), unit());
+  else writeUnit(weight, await source.read(weight), unit());
 }
 
 /** Whether the elements or codes of the plan are those of the unit. */

@@ -69,6 +69,8 @@ export interface ReadOptions {
   readonly shared?: boolean;
   /** Its type is only a view of packed codes, which may look like NaN. */
   readonly packed?: boolean;
+  /** Not looked at for NaN and infinity, as the caller does that. */
+  readonly unchecked?: boolean;
   /** Where it lies until that is reset. */
   readonly scratch?: ScratchBytes;
 }
@@ -314,7 +316,10 @@ class SourceCheckpoint implements Checkpoint {
     const bytes = allocate(entry, options);
     await entry.source.read(entry.offset, entry.bytes, bytes);
     const tensor = new HostTensor(entry.dtype, entry.shape, bytes);
-    if (!this.options.allowNonFinite && !options.packed) checkFinite(tensor, name, entry.file);
+    const { packed, unchecked } = options;
+    if (!this.options.allowNonFinite && !packed && !unchecked) {
+      checkFinite(tensor, name, entry.file);
+    }
     return tensor;
   }
 

@@ -51,8 +51,9 @@ const scope = globalThis as unknown as WorkerScope;
 let module: WebAssembly.Module;
 /** In a memory of its own; only where a job is not in place, as engines keep few memories fast. */
 let own: QuantizeKernels | undefined;
-/** The kernels in the memory of the last job in place. */
-let there: { readonly memory: SharedMemory; readonly exports: QuantizeExports } | undefined;
+/** The kernels in the memories of the last jobs in place, of two weights that are loaded by turns. */
+const places: { readonly memory: SharedMemory; readonly exports: QuantizeExports }[] = [];
+const MOST_PLACES = 2;
 /** The end of the last request: one is done after another. */
 let turn = Promise.resolve();
 
@@ -74,8 +75,10 @@ async function handle(request: QuantizeRequest): Promise<void> {
 
 async function kernelsAt(place: WorkPlace | undefined): Promise<QuantizeKernels> {
   if (!place) return own ??= await instantiateKernels(module, { shared: true });
-  if (there?.memory.id !== place.id) {
+  let there = places.find(({ memory }) => memory.id === place.id);
+  if (!there) {
     there = { memory: place, exports: await instantiateQuantize(module, place.memory) };
+    if (places.push(there) > MOST_PLACES) places.shift();
   }
   return kernelsInPlace(there.exports, there.memory.memory, place.area);
 }

@@ -41,12 +41,12 @@ export interface TensorHeaders {
 /** What a checkpoint must offer; `Checkpoint` of src/io does. */
 export interface TensorReader extends TensorHeaders {
   /**
-   * `packed`: the type is only a view of packed codes, which may look like NaN. `scratch`: where the tensor
-   * lies until that is reset.
+   * `packed`: the type is only a view of packed codes, which may look like NaN. `unchecked`: the caller looks for NaN
+   * and infinity. `scratch`: where the tensor lies until that is reset.
    */
   read(
     name: string,
-    options?: { shared?: boolean; packed?: boolean; scratch?: ScratchBytes },
+    options?: { shared?: boolean; packed?: boolean; unchecked?: boolean; scratch?: ScratchBytes },
   ): Promise<HostTensor>;
   /** Passes a tensor through piece memory in whole elements or blocks; absent where all is in memory anyway. */
   readPieces?(
@@ -125,7 +125,7 @@ export interface Quantizer {
    * method leaves such a shape dense. The name matters to methods that mix formats.
    */
   describe(shape: Shape, dtype?: DType, name?: string): WeightInfo | null;
-  /** Quantizes a dense matrix. */
+  /** Quantizes a dense matrix; NaN or infinity throws `non_finite_weight`. */
   quantize(name: string, dense: HostTensor, pause: Pause): Promise<EncodedWeight>;
   /**
    * The weight that a tensor of a checkpoint holds, where the library stores it under another name

@@ -13,6 +13,8 @@ export interface Loader {
   readonly info: WeightInfo;
   /** From the checkpoint, which may read into scratch memory; results may lie there too. */
   read(checkpoint: TensorReader, scratch?: ScratchBytes): Promise<StoredWeight>;
+  /** Whether reading quantizes it, which workers do. */
+  readonly isMade?: boolean;
   /** The same with its elements or codes given to `put`; null or absent where it is read as a whole. */
   stream?(
     checkpoint: PieceReader,

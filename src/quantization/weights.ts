@@ -112,6 +112,7 @@ export async function openWeights(
           scratch,
         );
       },
+      isMade: ({ name }) => weights.get(name)?.isMade ?? false,
       stream: (weight, put, scratch) => streamWeight(weight, weights, checkpoint, put, scratch),
     },
     quantizationConfig: options.dequantizeTo === undefined ? quantizer?.config ?? null : null,
@@ -208,11 +209,22 @@ function quantizingLoader(
   context: LoaderContext,
 ): Loader {
   const { options } = context;
-  return encodedLoader(name, info, quantizer, context, async (checkpoint, scratch) => {
-    const dense = await checkpoint.read(name, { shared: hasSharedWorkers() });
-    const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
-    return await quantizer.quantize(name, rounded, createPause({ scratch }));
+  const loader = encodedLoader(name, info, quantizer, context, async (checkpoint, scratch) => {
+    // Quantizers find what is not finite, on all threads; the checkpoint says better where.
+    const dense = await checkpoint.read(name, { shared: hasSharedWorkers(), unchecked: true });
+    try {
+      const rounded = castWeight(name, dense, options.dtype ?? computable(dense.dtype));
+      return await quantizer.quantize(name, rounded, createPause({ scratch }));
+    } catch (error) {
+      if (isNotFinite(error)) await checkpoint.read(name);
+      throw error;
+    }
   });
+  return { ...loader, isMade: hasSharedWorkers() };
+}
+
+function isNotFinite(error: unknown): boolean {
+  return error instanceof HalftoneError && error.code === "non_finite_weight";
 }
 
 function denseLoader(name: string, header: TensorHeader, context: LoaderContext): Loader {

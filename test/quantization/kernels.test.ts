@@ -413,6 +413,22 @@ test("workers give the bytes of the calling thread, wherever values and results 
   }
 });
 
+test("every format refuses NaN and infinity, whoever else looked for them", async () => {
+  for (const { config } of quantizeFormats()) {
+    const quantizer = quantizerOf(config());
+    for (const value of [NaN, Infinity, -Infinity]) {
+      const values = randomValues(512 * 256, 33);
+      values[70_001] = value;
+      const dense = new HostTensor("float32", [512, 256], new Uint8Array(values.buffer)).cast(
+        "bfloat16",
+      );
+      if (quantizer.describe(dense.shape, dense.dtype, "layer.weight") === null) continue;
+      const action = () => quantizer.quantize("layer.weight", dense, noPause);
+      await assertFails(action, "non_finite_weight", /"layer\.weight"/);
+    }
+  }
+});
+
 test("workers refuse what is not finite by name and element, and work again after it", async () => {
   const quantizer = quantizerOf({ quant_method: "gguf", quant_type: "Q8_0" });
   const dense = largeMatrix(true);

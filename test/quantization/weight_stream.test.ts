@@ -175,3 +175,12 @@ test("a damaged weight is refused as by a whole read", async () => {
     await assertFails(action, "non_finite_weight", /flat index 59/);
   }
 });
+
+test("a damaged weight that is quantized while it loads is refused by its file and index", async () => {
+  const bad = tensorOf(randomValues(96 * 256, 7).fill(Infinity, 300, 301), [96, 256]);
+  for (const { config } of quantizeFormats().filter((_, index) => index % 7 === 0)) {
+    const weights = await openFile([{ name: NAME, tensor: bad }], { quantizationConfig: config() });
+    const read = () => weights.source.read(planned(weights));
+    await assertFails(read, "non_finite_weight", /file "x"[^]*Infinity at flat index 300/);
+  }
+});

@@ -6,6 +6,7 @@ import { bytesAt } from "../../runtime/foreign.ts";
 import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import { elementCount } from "../../tensor/shape.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
+import { ReadAhead } from "../read_ahead.ts";
 import { readUnit, type UnitLayout, unitLayout } from "../weight_unit.ts";
 import { typesThatHold } from "./exact_types.ts";
 import type { NarrowType } from "./plain_rows.ts";
@@ -81,20 +82,23 @@ export class CudaWeightSet implements WeightSet {
   ): Promise<CudaWeightSet> {
     const { isResident, onRelease, launch } = placement;
     const set = new CudaWeightSet(device, unitBytes(weights), isResident, onRelease);
-    const scratch = new ScratchBytes();
+    const units = new ScratchBytes();
+    const ahead = new ReadAhead(source, weights);
     try {
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
         }
-        scratch.reset();
-        await set.#loadOne(weight, source, scratch, launch);
+        units.reset();
+        await set.#loadOne(weight, ahead, units, launch);
         options.onProgress?.(index + 1, weights.length);
       }
       device.synchronize("load weights");
     } catch (error) {
       device.free(set.#region);
       throw error;
+    } finally {
+      await ahead.settle();
     }
     return set;
   }
@@ -127,17 +131,17 @@ export class CudaWeightSet implements WeightSet {
   async #loadOne(
     weight: PlanWeight,
     source: WeightSource,
-    scratch: ScratchBytes,
+    units: ScratchBytes,
     launch: WeightPlacement["launch"],
   ): Promise<void> {
     if (this.#offsets.has(weight.name)) return;
     const layout: UnitLayout = unitLayout(weight);
     const place = this.#region + this.#end;
-    const unit = this.isResident ? scratch.take(layout.bytes) : null; // not cleared
+    const unit = this.isResident ? units.take(layout.bytes) : null; // not cleared
     await readUnit(weight, source, () => {
       this.#device.checkOpen(); // else there is no pinned memory any more
       return unit ?? bytesAt(place, layout.bytes);
-    }, scratch);
+    });
     this.#device.use();
     if (weight.shape.length === 1) {
       const { buffer, byteOffset } = unit ?? bytesAt(place, layout.bytes);

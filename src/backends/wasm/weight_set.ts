@@ -2,9 +2,9 @@
 
 import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
-import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
 import type { Engine } from "./engine.ts";
+import { ReadAhead } from "../read_ahead.ts";
 import { readUnit, unitLayout } from "../weight_unit.ts";
 
 /** Where one weight's unit lies. */
@@ -48,19 +48,21 @@ export class WasmWeightSet implements WeightSet {
   ): Promise<WasmWeightSet> {
     const { isResident, onRelease } = placement;
     const set = new WasmWeightSet(engine, unitBytes(weights), isResident, onRelease);
-    const scratch = new ScratchBytes();
+    const ahead = new ReadAhead(source, weights);
     try {
       if (isResident) engine.memory.allocator.reserve(set.bytes);
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
         }
-        await set.#loadOne(weight, source, scratch);
+        await set.#loadOne(weight, ahead);
         options.onProgress?.(index + 1, weights.length);
       }
     } catch (error) {
       await set.#freeAll();
       throw error;
+    } finally {
+      await ahead.settle();
     }
     return set;
   }
@@ -79,24 +81,19 @@ export class WasmWeightSet implements WeightSet {
     return this.#released ??= this.#freeAll().then(() => this.#onRelease(this));
   }
 
-  async #loadOne(
-    weight: PlanWeight,
-    source: WeightSource,
-    scratch: ScratchBytes,
-  ): Promise<void> {
+  async #loadOne(weight: PlanWeight, source: WeightSource): Promise<void> {
     if (this.#homes.has(weight.name)) return;
-    scratch.reset();
     const { bytes } = unitLayout(weight);
     if (!this.isResident) {
       const unit = new Uint8Array(bytes);
-      await readUnit(weight, source, () => unit, scratch);
+      await readUnit(weight, source, () => unit);
       const home = { kind: "outside", unit: await this.#engine.addUnit(unit) } as const;
       return void this.#homes.set(weight.name, home);
     }
     const { memory } = this.#engine;
     const address = memory.allocator.allocate(bytes, "weights");
     this.#homes.set(weight.name, { kind: "resident", address });
-    await readUnit(weight, source, () => memory.bytes(address, bytes), scratch);
+    await readUnit(weight, source, () => memory.bytes(address, bytes));
   }
 
   async #freeAll(): Promise<void> {
