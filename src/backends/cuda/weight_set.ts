@@ -3,7 +3,6 @@
 import { HalftoneError } from "../../errors.ts";
 import type { PlanWeight } from "../../plan/plan.ts";
 import { bytesAt } from "../../runtime/foreign.ts";
-import { ScratchBytes } from "../../tensor/scratch_bytes.ts";
 import { elementCount } from "../../tensor/shape.ts";
 import type { LoadOptions, WeightSet, WeightSource } from "../backend.ts";
 import { ReadAhead } from "../read_ahead.ts";
@@ -20,6 +19,10 @@ import { address, integers, packParameters } from "./parameters.ts";
 /** Bytes of all units: what a set of weights takes. */
 export function unitBytes(weights: readonly PlanWeight[]): number {
   return uniqueWeights(weights).reduce((sum, weight) => sum + unitLayout(weight).bytes, 0);
+}
+
+function largestUnit(weights: readonly PlanWeight[]): number {
+  return weights.reduce((largest, weight) => Math.max(largest, unitLayout(weight).bytes), 0);
 }
 
 /** Each name once, in order: plans may name a weight twice. */
@@ -82,15 +85,15 @@ export class CudaWeightSet implements WeightSet {
   ): Promise<CudaWeightSet> {
     const { isResident, onRelease, launch } = placement;
     const set = new CudaWeightSet(device, unitBytes(weights), isResident, onRelease);
-    const units = new ScratchBytes();
+    // The same pages for one after another: fresh ones cost more than reading into them.
+    const memory = isResident ? new Uint8Array(largestUnit(weights)) : null;
     const ahead = new ReadAhead(source, weights);
     try {
       for (const [index, weight] of weights.entries()) {
         if (options.signal?.aborted) {
           throw new HalftoneError("aborted", "Cannot load weights: it was aborted");
         }
-        units.reset();
-        await set.#loadOne(weight, ahead, units, launch);
+        await set.#loadOne(weight, ahead, memory, launch);
         options.onProgress?.(index + 1, weights.length);
       }
       device.synchronize("load weights");
@@ -131,13 +134,13 @@ export class CudaWeightSet implements WeightSet {
   async #loadOne(
     weight: PlanWeight,
     source: WeightSource,
-    units: ScratchBytes,
+    memory: Uint8Array | null,
     launch: WeightPlacement["launch"],
   ): Promise<void> {
     if (this.#offsets.has(weight.name)) return;
     const layout: UnitLayout = unitLayout(weight);
     const place = this.#region + this.#end;
-    const unit = this.isResident ? units.take(layout.bytes) : null; // not cleared
+    const unit = memory && memory.subarray(0, layout.bytes); // not cleared
     await readUnit(weight, source, () => {
       this.#device.checkOpen(); // else there is no pinned memory any more
       return unit ?? bytesAt(place, layout.bytes);
