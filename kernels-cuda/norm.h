@@ -12,7 +12,7 @@ struct NormParameters {
   const float* weight;  // null when absent, as bias, scale.data and shift.data
   const float* bias;
   Rows scale, shift;
-  float* moments;  // of groups: mean and squared deviation of each chunk [chunks, groups, 2]
+  float* moments;  // of groups: those of each chunk, and behind them what is made of all [chunks + 1, groups, 2]
   int32_t rows, columns, output_stride, kind, groups;
   float epsilon;
   int32_t activation, chunk_rows, chunks, unused;
@@ -91,51 +91,119 @@ DEVICE void norm_narrow(const NarrowNormParameters<Number>& p) {
 KERNEL(row_norm_float16, BLOCK, NarrowNormParameters<Float16>) { norm_narrow(p); }
 KERNEL(row_norm_bfloat16, BLOCK, NarrowNormParameters<BFloat16>) { norm_narrow(p); }
 
-// Group norm, first half: the moments of a group in a chunk of rows. Blocks: [chunks, groups].
-KERNEL(group_moments, BLOCK, NormParameters) {
-  int chunk = blockIdx.x, group = blockIdx.y;
+// Group norm over rows [rows, columns], columns of a group side by side. A block takes a chunk of rows, its threads
+// neighbouring columns, so that each row is read once from end to end whatever the groups are.
+struct ChunkThread {
+  int lanes, lines;  // columns that a block takes at once, and rows
+  int lane, line, first, end;
+
+  DEVICE ChunkThread(const NormParameters& p, int chunk)
+      : lanes(least(p.columns, BLOCK)), lines(BLOCK / lanes), lane(threadIdx.x % lanes),
+        line(threadIdx.x / lanes), first(chunk * p.chunk_rows), end(least(first + p.chunk_rows, p.rows)) {}
+  // A thread beyond whole rows has none.
+  DEVICE int begin() const { return line < lines ? first + line : end; }
+};
+
+// Mean and squared deviations of a group's values in a chunk.
+DEVICE float* chunk_moments(const NormParameters& p, int chunk, int group) {
+  return p.moments + ((int64_t)chunk * p.groups + group) * 2;
+}
+// Mean and inverse deviation of all of a group's values, behind the chunks' moments.
+DEVICE float* group_result(const NormParameters& p, int group) { return chunk_moments(p, p.chunks, group); }
+
+// A chunk's sums for each group: of its values, or of squared deviations from the means that are there. All of the
+// block must call it.
+template <bool SQUARES>
+DEVICE void add_chunk(const NormParameters& p, const ChunkThread& t, int chunk) {
+  SHARED float parts[BLOCK];
   int width = p.columns / p.groups;
-  int first = chunk * p.chunk_rows;
-  int count = (least(first + p.chunk_rows, p.rows) - first) * width;
-  float sum = 0;
-  for (int i = threadIdx.x; i < count; i += BLOCK) {
-    sum += p.x.at(first + i / width, group * width + i % width);
+  for (int base = 0; base < p.columns; base += t.lanes) {
+    int column = base + t.lane;
+    float sum = 0;
+    if (column < p.columns) {
+      float mean = SQUARES ? chunk_moments(p, chunk, column / width)[0] : 0;
+      for (int row = t.begin(); row < t.end; row += t.lines) {
+        float x = p.x.at(row, column);
+        sum += SQUARES ? (x - mean) * (x - mean) : x;
+      }
+    }
+    __syncthreads();  // the columns before have been added
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    for (int group = threadIdx.x; group < p.groups; group += BLOCK) {
+      int begin = group * width, from = begin < base ? base : begin;
+      int to = least(begin + width, base + t.lanes);
+      if (from >= to) continue;
+      float total = 0;
+      for (int line = 0; line < t.lines; line++) {
+        for (int i = from; i < to; i++) total += parts[line * t.lanes + i - base];
+      }
+      float* sums = chunk_moments(p, chunk, group) + SQUARES;
+      *sums = from == begin ? total : *sums + total;
+    }
   }
-  float mean = reduce_block(sum, Sum()) / count;
-  float squares = 0;
-  for (int i = threadIdx.x; i < count; i += BLOCK) {
-    float centred = p.x.at(first + i / width, group * width + i % width) - mean;
-    squares += centred * centred;
-  }
-  squares = reduce_block(squares, Sum());
-  if (threadIdx.x == 0) {
-    float* moments = p.moments + ((int64_t)chunk * p.groups + group) * 2;
-    moments[0] = mean;
-    moments[1] = squares;
-  }
+  __syncthreads();
 }
 
-// Second half: joins the chunks' moments (Chan et al.) and normalises one chunk of one group.
-KERNEL(group_norm, BLOCK, NormParameters) {
-  int chunk = blockIdx.x, group = blockIdx.y;
-  int width = p.columns / p.groups;
-  float count = 0, mean = 0, squares = 0;
-  for (int other = 0; other < p.chunks; other++) {
-    const float* moments = p.moments + ((int64_t)other * p.groups + group) * 2;
-    int begin = other * p.chunk_rows;
-    float own = (float)((least(begin + p.chunk_rows, p.rows) - begin) * width);
-    float delta = moments[0] - mean, total = count + own;
-    mean += delta * (own / total);
-    squares += moments[1] + delta * delta * (count * (own / total));
+// First of three: the moments of each group in each chunk.
+KERNEL(group_moments, BLOCK, NormParameters) {
+  int chunk = blockIdx.x;
+  ChunkThread thread(p, chunk);
+  add_chunk<false>(p, thread, chunk);
+  int count = (thread.end - thread.first) * (p.columns / p.groups);
+  for (int group = threadIdx.x; group < p.groups; group += BLOCK) chunk_moments(p, chunk, group)[0] /= count;
+  __syncthreads();
+  add_chunk<true>(p, thread, chunk);
+}
+
+// Count, mean and squared deviations, joined as Chan et al. do.
+struct Moments {
+  float count, mean, squares;
+
+  DEVICE void join(Moments other) {
+    if (other.count == 0) return;
+    float delta = other.mean - mean, total = count + other.count, share = other.count / total;
+    mean += delta * share;
+    squares += other.squares + delta * delta * (count * share);
     count = total;
   }
-  float inverse = 1.0f / sqrtf(squares / count + p.epsilon);
-  int first = chunk * p.chunk_rows;
-  int elements = (least(first + p.chunk_rows, p.rows) - first) * width;
-  for (int i = threadIdx.x; i < elements; i += BLOCK) {
-    int row = first + i / width, column = group * width + i % width;
-    float value = (p.x.at(row, column) - mean) * inverse;
-    p.output[(int64_t)row * p.output_stride + column] = finished(p, row, column, value);
+};
+
+// Second: all chunks of a group; a block a group.
+KERNEL(group_join, BLOCK, NormParameters) {
+  SHARED float counts[BLOCK], means[BLOCK], squares[BLOCK];
+  int group = blockIdx.x, own = threadIdx.x;
+  Moments moments = {0, 0, 0};
+  for (int chunk = own; chunk < p.chunks; chunk += BLOCK) {
+    const float* found = chunk_moments(p, chunk, group);
+    int first = chunk * p.chunk_rows, rows = least(p.chunk_rows, p.rows - first);
+    moments.join({(float)rows * (p.columns / p.groups), found[0], found[1]});
+  }
+  for (int step = BLOCK / 2; step > 0; step /= 2) {
+    counts[own] = moments.count;
+    means[own] = moments.mean;
+    squares[own] = moments.squares;
+    __syncthreads();
+    if (own < step) moments.join({counts[own + step], means[own + step], squares[own + step]});
+    __syncthreads();
+  }
+  if (own != 0) return;
+  float* result = group_result(p, group);
+  result[0] = moments.mean;
+  result[1] = 1.0f / sqrtf(moments.squares / moments.count + p.epsilon);
+}
+
+// Third: a block normalises a chunk.
+KERNEL(group_norm, BLOCK, NormParameters) {
+  ChunkThread thread(p, blockIdx.x);
+  int width = p.columns / p.groups;
+  for (int column = thread.lane; column < p.columns; column += thread.lanes) {
+    const float* result = group_result(p, column / width);
+    float mean = result[0], inverse = result[1];
+    for (int row = thread.begin(); row < thread.end; row += thread.lines) {
+      float value = (p.x.at(row, column) - mean) * inverse;
+      p.output[(int64_t)row * p.output_stride + column] = finished(p, row, column, value);
+    }
   }
 }
 

@@ -7,12 +7,12 @@ import { writtenCodes } from "./encode_rounding.ts";
 import { address, float, integers } from "./parameters.ts";
 import { floatRows, type NarrowType } from "./plain_rows.ts";
 
-/** Chunks of rows whose moments group norm joins: enough to share, few enough to join. */
-const GROUP_CHUNKS = 64;
+/** Numbers of a chunk of rows whose moments group norm joins: few enough to be in a cache when they are read again. */
+const CHUNK_NUMBERS = 32768;
 const LEAST_CHUNK_ROWS = 16;
 const HEADS_PER_BLOCK = 8;
 
-/** norm: a block a row; group norm in two launches, moments of chunks first. */
+/** norm: a block a row; group norm in three launches: moments of chunks, then of groups, then a chunk a block. */
 export function encodeNorm(step: CudaStep): void {
   if (step.step.op !== "norm") return;
   const { kind, epsilon, groups, activation } = step.step.attributes;
@@ -20,7 +20,7 @@ export function encodeNorm(step: CudaStep): void {
   const { rows: count, columns } = output;
   const isGroup = kind === "group";
   if (isGroup && columns % groups !== 0) throw invalid("groups do not divide", { columns, groups });
-  const chunkRows = Math.max(Math.ceil(count / GROUP_CHUNKS), LEAST_CHUNK_ROWS);
+  const chunkRows = Math.max(Math.floor(CHUNK_NUMBERS / columns), LEAST_CHUNK_ROWS);
   const chunks = Math.ceil(count / chunkRows);
   const codes = isGroup ? null : writtenCodes(step, output);
   const narrow = isGroup ? undefined : step.rounded.rowsWritten(step.index);
@@ -32,7 +32,7 @@ export function encodeNorm(step: CudaStep): void {
     address(step.vector(2, columns)),
     ...step.rowOperand(3, count, columns),
     ...step.rowOperand(4, count, columns),
-    address(isGroup ? step.scratch(chunks * groups * 8) : 0),
+    address(isGroup ? step.scratch((chunks + 1) * groups * 8) : 0),
     ...integers(count, columns, output.stride, NORM_KINDS.indexOf(kind), groups),
     float(epsilon),
     ...integers(UNARY_KINDS.indexOf(activation), chunkRows, chunks, 0),
@@ -48,8 +48,9 @@ export function encodeNorm(step: CudaStep): void {
     ]);
   }
   if (!isGroup) return step.launch("row_norm", [count, 1, 1], parameters);
-  step.launch("group_moments", [chunks, groups, 1], parameters);
-  step.launch("group_norm", [chunks, groups, 1], parameters);
+  step.launch("group_moments", [chunks, 1, 1], parameters);
+  step.launch("group_join", [groups, 1, 1], parameters);
+  step.launch("group_norm", [chunks, 1, 1], parameters);
 }
 
 /** headNormRope: x, output, weight, cos, sin, rows, heads, head size, output stride, epsilon; a warp a head. */

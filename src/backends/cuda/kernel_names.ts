@@ -22,6 +22,7 @@ export const KERNEL_NAMES = [
   "end_product_float16",
   "end_product_float32",
   "gather",
+  "group_join",
   "group_moments",
   "group_norm",
   "head_norm_rope",
