@@ -59,12 +59,13 @@ const picture = join(folder, "picture.png");
 const generate = (...words: string[]) =>
   json("generate", "a red star", ...SMALL, ...ON, "--output", picture, ...words);
 
-/** What the model needs dense, asked for once. */
-const dense = () => {
-  asked ??= Promise.all([plan("--model", model), transformerOf(model)]);
-  return asked;
-};
-let asked: Promise<[Awaited<ReturnType<typeof plan>>, Awaited<ReturnType<typeof transformerOf>>]>;
+/** What the model needs dense, asked for once; one command after another, as they print to the same place. */
+const dense = () => asked ??= askDense();
+let asked: ReturnType<typeof askDense> | undefined;
+
+async function askDense() {
+  return [await plan("--model", model), await transformerOf(model)] as const;
+}
 
 for (const { name, method, onTheFly, save, load } of formatTable()) {
   assert.ok(onTheFly && save && load, `${name} cannot do everything: say here what is left out`);
