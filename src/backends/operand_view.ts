@@ -32,14 +32,21 @@ export function addressView(plan: Plan, operand: ActivationOperand, arena: numbe
   return { address: arena + buffer.offset + offset * 4, shape, strides };
 }
 
-/** Collapses the outer axes to rows. */
+/** Collapses the outer axes to rows; throws plan_invalid where they are none. */
 export function matrixView(view: AddressedView): MatrixView {
+  const matrix = collapsed(view);
+  if (typeof matrix === "string") throw invalid(matrix, view);
+  return matrix;
+}
+
+/** The view as a matrix, or why it is none. */
+export function collapsed(view: AddressedView): MatrixView | string {
   const columns = view.shape.at(-1) ?? 1;
-  if (columns > 1 && view.strides.at(-1) !== 1) throw invalid("columns are not contiguous", view);
+  if (columns > 1 && view.strides.at(-1) !== 1) return "columns are not contiguous";
   const outer = mergeAxes(
     view.shape.slice(0, -1).map((size, axis) => ({ size, strides: [view.strides[axis]] })),
   );
-  if (outer.length > 1) throw invalid("rows have no single stride", view);
+  if (outer.length > 1) return "rows have no single stride";
   const [{ size, strides: [stride] }] = outer.length ? outer : [{ size: 1, strides: [0] }];
   return { address: view.address, rows: size, columns, stride };
 }

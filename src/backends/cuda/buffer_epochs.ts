@@ -1,7 +1,7 @@
 /** What a buffer holds from one filling to the next: rectangles that steps write side by side, and who reads them. */
 
 import type { ActivationOperand, Plan } from "../../plan/plan.ts";
-import { addressView, mergeAxes } from "../operand_view.ts";
+import { addressView, collapsed } from "../operand_view.ts";
 
 /** A part of a matrix. */
 export interface Rectangle {
@@ -27,7 +27,7 @@ export interface Epoch {
   readonly reads: readonly Access[];
 }
 
-/** Numbers of a buffer in rows; in elements from the buffer's start. */
+/** Numbers of a buffer in rows; in elements from the buffer's start. The stride of one row is any. */
 interface Lines {
   readonly first: number;
   readonly stride: number;
@@ -97,15 +97,10 @@ function fillingsOf(plan: Plan): Filling[][] {
 
 /** A matrix view's lines; null where an operand is none. */
 function linesOf(plan: Plan, operand: ActivationOperand): Lines | null {
-  const { shape, strides } = addressView(plan, operand, 0);
-  const columns = shape.at(-1) ?? 1;
-  if (shape.includes(0) || columns > 1 && strides.at(-1) !== 1) return null;
-  const outer = mergeAxes(
-    shape.slice(0, -1).map((size, axis) => ({ size, strides: [strides[axis]!] })),
-  );
-  if (outer.length > 1) return null;
-  const [{ size: rows, strides: [stride] } = { size: 1, strides: [columns] }] = outer;
-  return { first: operand.offset, rows, columns, stride: stride! };
+  const matrix = collapsed(addressView(plan, operand, 0));
+  if (typeof matrix === "string" || operand.shape.includes(0)) return null;
+  const { rows, columns, stride } = matrix;
+  return { first: operand.offset, rows, columns, stride };
 }
 
 /** Whether two may have a number in common: where their lines do not lie in one grid, they may. */
