@@ -35,7 +35,6 @@ export class ReadAhead implements WeightSource {
     weight: PlanWeight,
     put: (bytes: Uint8Array, start: number) => void,
   ): Promise<WeightRest | null> {
-    if (this.#begun?.weight === weight) return null;
     return await this.#source.stream?.(weight, put, this.#own()) ?? null;
   }
 
